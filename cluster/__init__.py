@@ -1,0 +1,1 @@
+"""Config, planner, controller, launch and the command line."""

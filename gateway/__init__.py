@@ -1,0 +1,1 @@
+"""HTTP for OpenAI clients; no model math."""

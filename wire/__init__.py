@@ -1,0 +1,1 @@
+"""The contract between Orrery's processes: protos, frames, errors, clients."""
