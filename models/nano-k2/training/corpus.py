@@ -26,7 +26,7 @@ BLOCKS = frozenset(
 )
 SKIPPED = frozenset("script style nav footer head button form svg img noscript iframe input select template".split())
 NOISE = re.compile(
-    r"sidebar|navheader|navfooter|sphinxsidebar|related|headerlink|breadcrumb|toc\b|footer|search|out-of-band|"
+    r"\bsidebar|navheader|navfooter|sphinxsidebar|related|headerlink|breadcrumb|toc\b|footer|search|out-of-band|"
     r"copy-path|anchor|srclink|rightside|blanket-impl|synthetic-impl|pilcrow|toptext|bottomlang|toplang|line-numbers"
 )
 
@@ -71,6 +71,41 @@ def sources() -> tuple[Source, ...]:
                skip=r"genindex|whatsnew|_modules|cookbook"),
         Source(domain="cryptography", package="python-cryptography-doc", licence="Apache-2.0 or BSD-3-Clause",
                root=doc + "python-cryptography-doc", skip=r"changelog|genindex"),
+        Source(domain="llvm", package="llvm-14-doc", licence="Apache-2.0 with LLVM exception", root=doc + "llvm-14-doc",
+               skip=r"genindex|doxygen|ReleaseNotes"),
+        Source(domain="clang", package="clang-14-doc", licence="Apache-2.0 with LLVM exception", root=doc + "clang-14",
+               skip=r"genindex|doxygen|ReleaseNotes"),
+        Source(domain="boost", package="libboost1.74-doc", licence="BSL-1.0", root=doc + "libboost1.74-doc",
+               skip=r"/src/|/boost_1|release_notes|BOOST_"),
+        Source(domain="ghc", package="ghc-doc", licence="BSD-3-Clause", root=doc + "ghc-doc",
+               skip=r"genindex|/src/|doc-index|release-notes|-notes\.html"),
+        Source(domain="scipy", package="python-scipy-doc", licence="BSD-3-Clause", root=doc + "python-scipy-doc",
+               skip=r"genindex|release\.|_modules"),
+        Source(domain="sympy", package="python-sympy-doc", licence="BSD-3-Clause", root=doc + "python-sympy-doc",
+               skip=r"genindex|_modules"),
+        Source(domain="sklearn", package="python-sklearn-doc", licence="BSD-3-Clause", root=doc + "python-sklearn-doc",
+               skip=r"genindex|whats_new|_modules"),
+        Source(domain="statsmodels", package="python-statsmodels-doc", licence="BSD-3-Clause",
+               root=doc + "python-statsmodels-doc", skip=r"genindex|/release/|_modules"),
+        Source(domain="astropy", package="python-astropy-doc", licence="BSD-3-Clause", root=doc + "python-astropy-doc",
+               skip=r"genindex|whatsnew|changelog|_modules"),
+        Source(domain="skimage", package="python-skimage-doc", licence="BSD-3-Clause", root=doc + "python-skimage-doc",
+               skip=r"genindex|release_|_modules"),
+        Source(domain="dask", package="python-dask-doc", licence="BSD-3-Clause", root=doc + "python-dask-doc",
+               skip=r"genindex|changelog|_modules"),
+        Source(domain="xarray", package="python-xarray-doc", licence="Apache-2.0", root=doc + "python-xarray-doc",
+               skip=r"genindex|whats-new|_modules"),
+        Source(domain="nim", package="nim-doc", licence="MIT", root=doc + "nim", skip=r"theindex"),
+        Source(domain="flask", package="python-flask-doc", licence="BSD-3-Clause", root=doc + "python-flask-doc",
+               skip=r"genindex|changes|_modules"),
+        Source(domain="werkzeug", package="python-werkzeug-doc", licence="BSD-3-Clause", root=doc + "python-werkzeug-doc",
+               skip=r"genindex|changes|_modules"),
+        Source(domain="jinja", package="python-jinja2-doc", licence="BSD-3-Clause", root=doc + "python-jinja2-doc",
+               skip=r"genindex|changes|_modules"),
+        Source(domain="requests", package="python-requests-doc", licence="Apache-2.0", root=doc + "python-requests-doc",
+               skip=r"genindex|_modules"),
+        Source(domain="setuptools", package="python-setuptools-doc", licence="MIT", root=doc + "python-setuptools-doc",
+               skip=r"genindex|history"),
     )
 
 
