@@ -1,0 +1,75 @@
+# Everything a person needs: `make serve` and `make test` work on a fresh checkout with Python 3.11
+# or 3.12 and nothing else. `make` alone lists the targets.
+
+VENV ?= .venv
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null \
+	&& echo $$p && break; done)
+# The index to get torch alone from, for another build of it (PyTorch's site lists its indexes, one
+# of them without CUDA); empty: where pip finds everything else.
+TORCH_INDEX ?=
+# Passed on by `make serve` to orrery and by `make test` to pytest.
+ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)",/\1/p' pyproject.toml)
+PACKAGES := kimi_k2 wire experts_service router_service gateway cluster monitoring
+PROTOC = $(BIN)/python -m grpc_tools.protoc -I wire/protos orrery.proto
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test check format protos protos-check clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "Variables: VENV=$(VENV) PYTHON=$(PYTHON) TORCH_INDEX=$(TORCH_INDEX) ARGS=$(ARGS)"
+
+serve: $(VENV)/.stamp-run ## install what is needed and serve nano-K2 at http://127.0.0.1:8000
+	@exec $(BIN)/orrery serve $(ARGS)
+
+test: $(VENV)/.stamp-dev ## install what is needed and run every test
+	@exec $(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.stamp-dev protos-check ## lint, format, types, imports, generated code
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.stamp-dev ## rewrite the code in the one format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+protos: $(VENV)/.stamp-dev ## make wire/generated anew from wire/protos
+	$(PROTOC) --python_out=wire/generated --pyi_out=wire/generated
+
+protos-check: $(VENV)/.stamp-dev
+	@made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT \
+	&& $(PROTOC) --python_out="$$made" --pyi_out="$$made" \
+	&& for file in "$$made"/*; do cmp -s "$$file" "wire/generated/$${file##*/}" \
+	|| { echo "wire/generated/$${file##*/} is out of date: make protos"; exit 1; }; done
+
+clean: ## remove caches and build output, keep the virtual environment
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find $(PACKAGES) tests benchmarks models -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.stamp-venv:
+	@test -n "$(PYTHON)" || { echo "Orrery needs Python 3.11 or 3.12: install one," \
+	"or name it with make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "python -m venv failed; on Debian and Ubuntu" \
+	"install the package python3-venv"; exit 1; }
+	@touch $@
+
+# torch by itself, before everything that depends on it: only its own index may differ, and a pinned
+# torch in place keeps the others from choosing another build.
+$(VENV)/.stamp-torch: $(VENV)/.stamp-venv
+	$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	@touch $@
+
+$(VENV)/.stamp-run: $(VENV)/.stamp-torch pyproject.toml
+	$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/.stamp-dev: $(VENV)/.stamp-run pyproject.toml
+	$(PIP) install --editable '.[dev]'
+	@touch $@

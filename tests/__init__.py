@@ -1,0 +1,1 @@
+"""Orrery's tests: unit, integration, parity with other implementations, and end to end."""
