@@ -1,0 +1,1 @@
+"""Typed clients of Orrery's gRPC services."""

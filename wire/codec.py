@@ -1,0 +1,277 @@
+"""Frames to messages and back, with no copy of a tensor but the one into the message.
+
+Layout of a body, each section padded to a multiple of 16 bytes:
+
+    request   counts u8[rows] · combine u8[rows] · experts u16[pairs] · weights f32[pairs] · x
+    reply     rows
+    error     expert i32 (-1: none) · length of code u16 · length of message u16 · code · message
+"""
+
+from __future__ import annotations
+
+import struct
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wire.envelope import MAX_FRAME_BYTES, prefix, unwrap
+from wire.errors import BadFrameError
+from wire.frames import DispatchReply, DispatchRequest, ErrorReply
+from wire.header import BODY_START, HEADER_BYTES, FrameKind, Header, unpack_header
+from wire.placement import Epoch
+
+_ALIGNMENT = 16
+_PADDING = bytes(_ALIGNMENT)
+_DTYPES = {1: torch.float32, 2: torch.bfloat16}
+_DTYPE_IDS = {dtype: number for number, dtype in _DTYPES.items()}
+_ERROR_LAYOUT = struct.Struct("<iHH")
+
+
+def encode_request(request: DispatchRequest) -> bytes:
+    """The message for a request; one copy of `x`."""
+    rows, hidden = request.x.shape
+    sections = (
+        request.counts,
+        request.combine,
+        request.experts,
+        request.weights,
+        _raw(request.x),
+    )
+    return _message(
+        FrameKind.REQUEST,
+        sections,
+        dtype=_dtype_id(request.x),
+        request_id=request.request_id,
+        epoch=request.epoch,
+        layer=request.layer,
+        rows=rows,
+        hidden=hidden,
+        pairs=len(request.experts),
+    )
+
+
+def encode_reply(reply: DispatchReply) -> bytes:
+    """The message for a reply; one copy of `rows`."""
+    rows, hidden = reply.rows.shape
+    return _message(
+        FrameKind.REPLY,
+        (_raw(reply.rows),),
+        dtype=_dtype_id(reply.rows),
+        request_id=reply.request_id,
+        epoch=reply.epoch,
+        layer=reply.layer,
+        rows=rows,
+        hidden=hidden,
+        pairs=0,
+    )
+
+
+def encode_error(error: ErrorReply) -> bytes:
+    """The message for an error; over-long texts are cut."""
+    code = error.code.encode()[:256]
+    text = error.message.encode()[:4096].decode(errors="ignore").encode()
+    expert = -1 if error.expert is None else error.expert
+    body = _ERROR_LAYOUT.pack(expert, len(code), len(text)) + code + text
+    header = Header(
+        kind=FrameKind.ERROR,
+        dtype=0,
+        request_id=error.request_id,
+        term=0,
+        counter=0,
+        layer=0,
+        rows=0,
+        hidden=0,
+        pairs=0,
+        body=len(body),
+    )
+    return b"".join((prefix(HEADER_BYTES + len(body)), header.pack(), body))
+
+
+def decode_request(message: bytes) -> DispatchRequest:
+    """The request in a message, every count and id checked as far as the frame alone allows.
+
+    Raises:
+        BadFrameError: anything malformed; nothing of the frame is used then.
+    """
+    message = unwrap(message)
+    header = unpack_header(message)
+    if header.kind is not FrameKind.REQUEST:
+        raise BadFrameError(f"a worker takes requests, this is kind {header.kind.name.lower()}")
+    dtype = _dtype(header)
+    if header.rows == 0 or header.hidden == 0 or header.pairs == 0:
+        raise BadFrameError(
+            f"empty request: {header.rows} rows of {header.hidden}, {header.pairs} pairs"
+        )
+    sizes = (
+        header.rows,
+        header.rows,
+        2 * header.pairs,
+        4 * header.pairs,
+        header.rows * header.hidden * dtype.itemsize,
+    )
+    at_counts, at_combine, at_experts, at_weights, at_x = _offsets(message, sizes)
+    counts = np.frombuffer(message, np.uint8, header.rows, at_counts)
+    flags = np.frombuffer(message, np.uint8, header.rows, at_combine)
+    experts = np.frombuffer(message, np.uint16, header.pairs, at_experts)
+    weights = np.frombuffer(message, np.float32, header.pairs, at_weights)
+    _check_rows(counts, flags, experts, weights)
+    return DispatchRequest(
+        request_id=header.request_id,
+        epoch=Epoch(term=header.term, counter=header.counter),
+        layer=header.layer,
+        x=_tensor(message, dtype, header, at_x),
+        counts=counts,
+        combine=flags.view(np.bool_),
+        experts=experts,
+        weights=weights,
+    )
+
+
+def decode_answer(message: bytes) -> DispatchReply | ErrorReply:
+    """The reply or error in a message from a worker.
+
+    Raises:
+        BadFrameError: anything malformed.
+    """
+    message = unwrap(message)
+    header = unpack_header(message, may_lack_request=True)
+    if header.kind is FrameKind.ERROR:
+        return _error(message, header)
+    if header.kind is not FrameKind.REPLY or header.request_id == 0:
+        raise BadFrameError("a router takes replies and errors")
+    dtype = _dtype(header)
+    if header.rows == 0 or header.hidden == 0 or header.pairs:
+        raise BadFrameError(f"malformed reply of {header.rows} rows of {header.hidden}")
+    (start,) = _offsets(message, (header.rows * header.hidden * dtype.itemsize,))
+    return DispatchReply(
+        request_id=header.request_id,
+        epoch=Epoch(term=header.term, counter=header.counter),
+        layer=header.layer,
+        rows=_tensor(message, dtype, header, start),
+    )
+
+
+def _message(
+    kind: FrameKind,
+    sections: tuple[Any, ...],
+    *,
+    dtype: int,
+    request_id: int,
+    epoch: Epoch,
+    layer: int,
+    rows: int,
+    hidden: int,
+    pairs: int,
+) -> bytes:
+    parts: list[Any] = []
+    body = 0
+    for section in sections:
+        size = section.nbytes
+        padding = -size % _ALIGNMENT
+        parts.append(section)
+        parts.append(_PADDING[:padding])
+        body += size + padding
+    start = prefix(HEADER_BYTES + body)
+    header = Header(
+        kind=kind,
+        dtype=dtype,
+        request_id=request_id,
+        term=epoch.term,
+        counter=epoch.counter,
+        layer=layer,
+        rows=rows,
+        hidden=hidden,
+        pairs=pairs,
+        body=body,
+    )
+    return b"".join((start, header.pack(), *parts))
+
+
+def _offsets(message: bytes, sizes: tuple[int, ...]) -> list[int]:
+    """Where each section starts; the sections must fill the message exactly."""
+    offsets = []
+    at = BODY_START
+    for size in sizes:
+        offsets.append(at)
+        at += size + -size % _ALIGNMENT
+    if at != len(message):
+        raise BadFrameError(f"the sections need {at - BODY_START} bytes of body, not the given")
+    return offsets
+
+
+def _check_rows(
+    counts: NDArray[np.uint8],
+    flags: NDArray[np.uint8],
+    experts: NDArray[np.uint16],
+    weights: NDArray[np.float32],
+) -> None:
+    if counts.min() == 0:
+        raise BadFrameError(f"row {int(counts.argmin())} asks for no expert")
+    ends = np.cumsum(counts, dtype=np.int64)
+    if ends[-1] != len(experts):
+        raise BadFrameError(f"the rows ask for {ends[-1]} pairs, the frame holds {len(experts)}")
+    if flags.max() > 1:
+        raise BadFrameError("a combine flag is neither 0 nor 1")
+    falling = experts[1:] <= experts[:-1]
+    falling[ends[:-1] - 1] = False
+    if falling.any():
+        raise BadFrameError("experts do not ascend within a row")
+    if not np.isfinite(weights).all():
+        raise BadFrameError("a weight is not finite")
+
+
+def _error(message: bytes, header: Header) -> ErrorReply:
+    if header.body < _ERROR_LAYOUT.size:
+        raise BadFrameError("an error frame without a body")
+    expert, code_bytes, text_bytes = _ERROR_LAYOUT.unpack_from(message, BODY_START)
+    start = BODY_START + _ERROR_LAYOUT.size
+    if start + code_bytes + text_bytes != len(message):
+        raise BadFrameError("an error frame whose texts do not fill it")
+    code = message[start : start + code_bytes].decode(errors="replace")
+    text = message[start + code_bytes :].decode(errors="replace")
+    return ErrorReply(
+        request_id=header.request_id,
+        code=code,
+        message=text,
+        expert=None if expert < 0 else expert,
+    )
+
+
+def _dtype(header: Header) -> torch.dtype:
+    dtype = _DTYPES.get(header.dtype)
+    if dtype is None:
+        raise BadFrameError(f"unknown dtype {header.dtype}")
+    if header.rows * header.hidden * dtype.itemsize > MAX_FRAME_BYTES:
+        raise BadFrameError(f"{header.rows} rows of {header.hidden} exceed the frame limit")
+    return dtype
+
+
+def _dtype_id(x: Tensor) -> int:
+    number = _DTYPE_IDS.get(x.dtype)
+    if number is None:
+        raise BadFrameError(f"{x.dtype} does not travel on the wire")
+    return number
+
+
+def _raw(x: Tensor) -> NDArray[np.uint8]:
+    return x.detach().contiguous().view(torch.uint8).numpy()
+
+
+def _tensor(message: bytes, dtype: torch.dtype, header: Header, offset: int) -> Tensor:
+    flat = torch.frombuffer(message, dtype=dtype, count=header.rows * header.hidden, offset=offset)
+    return flat.view(header.rows, header.hidden)
+
+
+def _accept_read_only_views() -> None:
+    # torch warns, once a process, that views of `bytes` must not be written to. They never are
+    # here, and a copy of each frame would be the price of the warning's absence.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.frombuffer(b"\0", dtype=torch.uint8)
+
+
+_accept_read_only_views()

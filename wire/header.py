@@ -1,0 +1,148 @@
+"""The fixed header of a binary frame.
+
+Little-endian, 58 bytes: with the envelope's six the sections behind it start at byte 64 of the
+message. The fields mean the same for every kind of frame; a kind leaves those it has no use for
+at zero.
+
+    magic        4 bytes  "ORRY"
+    version      u8       1
+    kind         u8       1 request, 2 reply, 3 error
+    dtype        u8       1 float32, 2 bfloat16, 0 no tensor
+    reserved     u8       0
+    request_id   u64      chosen by the router, unique on its stream, never 0
+    term         u64      the sender's epoch
+    counter      u64
+    layer        u16      the checkpoint's layer number
+    reserved     u16      0
+    rows         u32      rows of the tensor
+    hidden       u32      elements of a row
+    pairs        u32      (row, expert) pairs
+    body         u32      bytes after the header
+    reserved     6 bytes  0
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from dataclasses import dataclass
+
+from wire.envelope import PREFIX_BYTES
+from wire.errors import BadFrameError
+
+MAGIC = b"ORRY"
+VERSION = 1
+HEADER_BYTES = 58
+BODY_START = PREFIX_BYTES + HEADER_BYTES
+
+_LAYOUT = struct.Struct("<4sBBBBQQQHHIIII6s")
+_REQUEST_ID = struct.Struct("<Q")
+_REQUEST_ID_AT = PREFIX_BYTES + 8
+_NOTHING = bytes(6)
+
+
+class FrameKind(enum.IntEnum):
+    REQUEST = 1
+    REPLY = 2
+    ERROR = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Header:
+    """See the module's table; sizes are counts, `body` is bytes."""
+
+    kind: FrameKind
+    dtype: int
+    request_id: int
+    term: int
+    counter: int
+    layer: int
+    rows: int
+    hidden: int
+    pairs: int
+    body: int
+
+    def pack(self) -> bytes:
+        return _LAYOUT.pack(
+            MAGIC,
+            VERSION,
+            self.kind,
+            self.dtype,
+            0,
+            self.request_id,
+            self.term,
+            self.counter,
+            self.layer,
+            0,
+            self.rows,
+            self.hidden,
+            self.pairs,
+            self.body,
+            _NOTHING,
+        )
+
+
+def unpack_header(message: bytes, *, may_lack_request: bool = False) -> Header:
+    """The header of an unwrapped message.
+
+    `may_lack_request` admits request_id 0, which an error about an unreadable frame carries.
+
+    Raises:
+        BadFrameError: too short, another magic or version, an unknown kind, reserved bytes in
+            use, or a body of another length than announced.
+    """
+    if len(message) < BODY_START:
+        raise BadFrameError(f"a frame of {len(message) - PREFIX_BYTES} bytes has no whole header")
+    (
+        magic,
+        version,
+        kind,
+        dtype,
+        reserved_a,
+        request_id,
+        term,
+        counter,
+        layer,
+        reserved_b,
+        rows,
+        hidden,
+        pairs,
+        body,
+        reserved_c,
+    ) = _LAYOUT.unpack_from(message, PREFIX_BYTES)
+    if magic != MAGIC:
+        raise BadFrameError(f"magic is {magic!r}, expected {MAGIC!r}")
+    if version != VERSION:
+        raise BadFrameError(f"frame version {version}, this process speaks {VERSION}")
+    if kind not in (1, 2, 3):
+        raise BadFrameError(f"unknown frame kind {kind}")
+    if reserved_a or reserved_b or reserved_c != _NOTHING:
+        raise BadFrameError("reserved header bytes are not zero")
+    if request_id == 0 and not may_lack_request:
+        raise BadFrameError("request_id 0 is reserved")
+    if body != len(message) - BODY_START:
+        raise BadFrameError(
+            f"the header announces a body of {body} bytes, it has {len(message) - BODY_START}"
+        )
+    return Header(
+        kind=FrameKind(kind),
+        dtype=dtype,
+        request_id=request_id,
+        term=term,
+        counter=counter,
+        layer=layer,
+        rows=rows,
+        hidden=hidden,
+        pairs=pairs,
+        body=body,
+    )
+
+
+def peek_request_id(message: bytes) -> int:
+    """The request_id of an unwrapped message that may be malformed; 0 if there is none to read.
+
+    Lets a typed error find its request even where the frame cannot be decoded.
+    """
+    if len(message) < BODY_START or message[PREFIX_BYTES : PREFIX_BYTES + 4] != MAGIC:
+        return 0
+    return int(_REQUEST_ID.unpack_from(message, _REQUEST_ID_AT)[0])
