@@ -64,12 +64,14 @@ class GatewaySection:
 class RouterSection:
     """kv_blocks: blocks of 64 tokens in each router's KV cache. prefill_chunk: rows of prompts in
     one step. micro_batches: forwards in flight. max_model_len: prompt + output; 0: the model's.
+    gpus: share of a GPU that Ray reserves for each on device cuda; 0: any, shared freely.
     """
 
     replicas: int = _number(1, least=1, most=1024)
     threads: int = _number(1, least=1, most=1024)
     device: str = _device()
     dtype: str = _dtype()
+    gpus: float = _number(0.0, least=0)
     max_running: int = _number(32, least=1)
     max_waiting: int = _number(256, least=0)
     kv_blocks: int = _number(512, least=1)
@@ -82,13 +84,15 @@ class RouterSection:
 @dataclass(frozen=True, kw_only=True)
 class ExpertsSection:
     """placement: `auto` lets the planner choose; a grid is GxS (G layer groups of S workers that
-    share each layer's experts) or sizes such as 2+1. memory_gb: of each worker; 0: no limit.
+    share each layer's experts) or sizes such as 2+1. memory_gb: of each worker; 0: no limit. gpus:
+    as in `router`.
     """
 
     workers: int = _number(4, least=1, most=4096)
     threads: int = _number(1, least=1, most=1024)
     device: str = _device()
     dtype: str = _dtype()
+    gpus: float = _number(0.0, least=0)
     placement: str = _text(
         "auto",
         pattern=PLACEMENT,
@@ -101,13 +105,15 @@ class ExpertsSection:
 class PlannerSection:
     """What the cost model believes; the defaults were measured between processes of one 2-core
     machine. rows: tokens in a decode step. message_us: router processor time a message.
-    latency_us: round trip of an empty one. link_gbps: gigabits/s at the router. expert_gbps:
-    gigabytes/s at which a worker goes through weights.
+    latency_us: round trip of an empty one. router_us: the router's own part of one layer of one
+    micro-batch. link_gbps: gigabits/s at the router. expert_gbps: gigabytes/s at which a worker
+    goes through weights.
     """
 
     rows: int = _number(16, least=1)
     message_us: float = _number(200.0, least=0)
     latency_us: float = _number(450.0, least=0)
+    router_us: float = _number(1000.0, least=0)
     link_gbps: float = _number(10.0, least=0.001)
     expert_gbps: float = _number(3.0, least=0.001)
 
