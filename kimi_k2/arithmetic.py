@@ -1,0 +1,109 @@
+"""Arithmetic whose result for a row depends on that row alone.
+
+Library kernels choose their code by shape: a matrix product may sum in another order when it
+has another number of rows, and an elementwise function may use another code for the last few
+elements. `Numerics` holds the shapes that were proven not to do so on this machine
+(`kimi_k2.numerics`), and every product and every transcendental function of the model goes
+through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_ELEMENTS_PER_CALL = 16384
+"""Below the size from which torch splits an elementwise call among threads: the places where
+it splits depend on the thread count and need not fall between vectors."""
+
+_VECTOR = 64
+"""Elements of the longest unrolled vector step (bfloat16, 512 bits); what is left over after
+the last step goes through scalar code with other bits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numerics:
+    """Proven row shapes, and the operations that keep to them.
+
+    row_quantum: matrix products get a multiple of this many rows.
+    max_rows: matrix products get at most this many rows; a multiple of `row_quantum`.
+    fingerprint: hash of outputs on canary rows; equal between processes that compute the
+        same bits.
+    dtype: the activation dtype.
+    """
+
+    row_quantum: int
+    max_rows: int
+    fingerprint: str
+    dtype: torch.dtype
+    device: torch.device
+
+    def padded(self, rows: int) -> int:
+        """The least multiple of the quantum that is at least `rows`."""
+        return -(-rows // self.row_quantum) * self.row_quantum
+
+    def pad_rows(self, x: Tensor) -> Tensor:
+        """Appends zero rows to [rows, ...] up to a multiple of the quantum."""
+        missing = self.padded(x.shape[0]) - x.shape[0]
+        if missing == 0:
+            return x
+        return torch.cat((x, x.new_zeros(missing, *x.shape[1:])))
+
+    def linear(self, x: Tensor, weight: Tensor) -> Tensor:
+        """x [rows, in] times weight [out, in] transposed: [rows, out], any number of rows."""
+        rows = x.shape[0]
+        padded = self.pad_rows(x).contiguous()
+        if padded.shape[0] <= self.max_rows:
+            return F.linear(padded, weight)[:rows]
+        return torch.cat([F.linear(part, weight) for part in torch.split(padded, self.max_rows)])[
+            :rows
+        ]
+
+    def batched(self, a: Tensor, b: Tensor) -> Tensor:
+        """[n, rows, in] times [n, in, out]; `rows` must be a multiple of the quantum."""
+        assert a.shape[1] % self.row_quantum == 0, "the caller pads"
+        if a.shape[1] <= self.max_rows:
+            return torch.bmm(a, b)
+        return torch.cat(
+            [torch.bmm(part, b) for part in torch.split(a, self.max_rows, dim=1)], dim=1
+        )
+
+    def exp(self, x: Tensor) -> Tensor:
+        return self._elementwise(torch.exp, x)
+
+    def sigmoid(self, x: Tensor) -> Tensor:
+        return self._elementwise(torch.sigmoid, x)
+
+    def silu(self, x: Tensor) -> Tensor:
+        return self._elementwise(F.silu, x)
+
+    def cos_sin(self, angles: Tensor) -> tuple[Tensor, Tensor]:
+        return self._elementwise(torch.cos, angles), self._elementwise(torch.sin, angles)
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """RMSNorm over the last dimension, in float32 and rounded to the dtype of `x`."""
+        wide = x.float().contiguous()
+        variance = (wide * wide).mean(-1, keepdim=True)
+        return weight * (wide * torch.rsqrt(variance + eps)).to(x.dtype)
+
+    def swiglu(self, gate_up: Tensor) -> Tensor:
+        """[..., 2 * width], gate half first, to silu(gate) * up: [..., width]."""
+        gate, up = gate_up.chunk(2, dim=-1)
+        return self.silu(gate) * up
+
+    def _elementwise(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        if x.is_cuda:
+            return function(x)
+        flat = x.contiguous().view(-1)
+        tail = -flat.numel() % _VECTOR
+        if tail:
+            flat = torch.cat((flat, flat.new_zeros(tail)))
+        if flat.numel() <= _ELEMENTS_PER_CALL:
+            out = function(flat)
+        else:
+            out = torch.cat([function(part) for part in torch.split(flat, _ELEMENTS_PER_CALL)])
+        return out[: x.numel()].view(x.shape)

@@ -1,0 +1,114 @@
+"""Proves, at start-up, that this machine's bits do not depend on the batch.
+
+Every product shape of the model is run on random rows in blocks of one quantum, and then at
+other row counts, offsets and batch counts; any differing bit disqualifies the quantum. What
+is proven is this machine, this thread count, this library, these shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kimi_k2.arithmetic import Numerics
+from kimi_k2.config import ModelConfig
+from kimi_k2.latent_cache import BLOCK_SIZE
+
+_MAX_COLUMNS = 8192
+"""Wider outputs are proven on this many columns, to bound start-up time and memory."""
+_BLOCK_COUNTS = (2, 3, 4, 5, 7, 8, 11, 16, 17, 24, 32, 33, 64, 100, 128)
+_BATCH_COUNTS = (1, 2, 3, 5, 8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProductShape:
+    """A product [rows, inner] x [inner, columns]; `batch` None for a plain one.
+
+    transposed: the right operand is stored [columns, inner].
+    """
+
+    inner: int
+    columns: int
+    batch: int | None = None
+    transposed: bool = True
+
+
+def product_shapes(config: ModelConfig) -> tuple[ProductShape, ...]:
+    """Every product of the model, largest outputs cut to `_MAX_COLUMNS`."""
+    hidden, heads = config.hidden_size, config.num_attention_heads
+    width = config.moe_intermediate_size
+    queries = heads * config.qk_head_dim
+    low_rank = config.q_lora_rank
+    plain = {
+        (hidden, config.latent_dim),
+        (heads * config.v_head_dim, hidden),
+        (hidden, 2 * config.intermediate_size),
+        (config.intermediate_size, hidden),
+        (hidden, 2 * width * config.n_shared_experts),
+        (width * config.n_shared_experts, hidden),
+        (hidden, config.n_routed_experts),
+        (hidden, config.vocab_size),
+        (hidden, 2 * width),
+        (width, hidden),
+    }
+    plain |= {(hidden, queries)} if low_rank is None else {(hidden, low_rank), (low_rank, queries)}
+    batched = (
+        (config.qk_nope_head_dim, config.kv_lora_rank, heads, False),
+        (config.kv_lora_rank, config.v_head_dim, heads, True),
+        (config.latent_dim, BLOCK_SIZE, None, True),
+        (BLOCK_SIZE, config.kv_lora_rank, None, False),
+        (hidden, 2 * width, None, True),
+        (width, hidden, None, True),
+    )
+    return tuple(
+        ProductShape(inner=inner, columns=min(columns, _MAX_COLUMNS))
+        for inner, columns in sorted(plain)
+    ) + tuple(
+        ProductShape(inner=inner, columns=columns, batch=n or max(_BATCH_COUNTS), transposed=t)
+        for inner, columns, n, t in batched
+    )
+
+
+def first_variant(candidate: Numerics, shapes: tuple[ProductShape, ...]) -> ProductShape | None:
+    """The first shape whose rows change bits with the batch under the candidate, if any."""
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(candidate.device, candidate.dtype)
+
+    for shape in shapes:
+        batch = shape.batch or 1
+        x = random(batch, candidate.max_rows, shape.inner)
+        if shape.transposed:
+            weight = random(batch, shape.columns, shape.inner).transpose(1, 2)
+        else:
+            weight = random(batch, shape.inner, shape.columns)
+        if not all(_same(candidate, shape, x, weight)):
+            return shape
+    return None
+
+
+def _same(candidate: Numerics, shape: ProductShape, x: Tensor, weight: Tensor) -> Iterator[bool]:
+    quantum = candidate.row_quantum
+
+    def product(rows: Tensor, count: int | None = None) -> Tensor:
+        if shape.batch is None:
+            return candidate.linear(rows[0], weight[0].T)[None]
+        return candidate.batched(rows.contiguous(), weight[:count])
+
+    single = torch.cat([product(block) for block in torch.split(x, quantum, dim=1)], dim=1)
+    for blocks in _BLOCK_COUNTS:
+        rows = blocks * quantum
+        if rows <= candidate.max_rows:
+            yield torch.equal(product(x[:, :rows]), single[:, :rows])
+    shifted = product(x[:, 1 : 1 + quantum])
+    yield torch.equal(shifted, single[:, 1 : 1 + quantum])
+    if shape.batch is not None:
+        for count in _BATCH_COUNTS:
+            few = min(count, shape.batch)
+            block = x[:few, :quantum]
+            yield torch.equal(product(block, few), single[:few, :quantum])
+        yield torch.equal(x[0] @ weight[0], single[0])
