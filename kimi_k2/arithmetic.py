@@ -59,18 +59,16 @@ class Numerics:
         padded = self.pad_rows(x).contiguous()
         if padded.shape[0] <= self.max_rows:
             return F.linear(padded, weight)[:rows]
-        return torch.cat([F.linear(part, weight) for part in torch.split(padded, self.max_rows)])[
-            :rows
-        ]
+        parts = torch.split(padded, self.max_rows)
+        return torch.cat([F.linear(part, weight) for part in parts])[:rows]
 
     def batched(self, a: Tensor, b: Tensor) -> Tensor:
         """[n, rows, in] times [n, in, out]; `rows` must be a multiple of the quantum."""
         assert a.shape[1] % self.row_quantum == 0, "the caller pads"
         if a.shape[1] <= self.max_rows:
             return torch.bmm(a, b)
-        return torch.cat(
-            [torch.bmm(part, b) for part in torch.split(a, self.max_rows, dim=1)], dim=1
-        )
+        parts = torch.split(a, self.max_rows, dim=1)
+        return torch.cat([torch.bmm(part, b) for part in parts], dim=1)
 
     def exp(self, x: Tensor) -> Tensor:
         return self._elementwise(torch.exp, x)

@@ -87,10 +87,9 @@ class LatentAttention:
 
     def latents(self, x: Tensor, weights: AttentionWeights, rotation: Rotation) -> Tensor:
         """[rows, latent_dim], activation dtype: what the cache holds."""
+        config = self.config
         kv = self.numerics.linear(x, weights.kv_a_proj_with_mqa)
-        latent, rope = torch.split(
-            kv, (self.config.kv_lora_rank, self.config.qk_rope_head_dim), dim=-1
-        )
+        latent, rope = torch.split(kv, [config.kv_lora_rank, config.qk_rope_head_dim], dim=-1)
         latent = self.numerics.rms_norm(latent, weights.kv_a_layernorm, LATENT_NORM_EPS)
         return torch.cat((latent, rotation.apply(rope).to(x.dtype)), dim=-1)
 
@@ -105,7 +104,7 @@ class LatentAttention:
         config = self.config
         q = self.numerics.linear(x, weights.q_b_proj)
         q = q.view(x.shape[0], config.num_attention_heads, -1)
-        nope, rope = torch.split(q, (config.qk_nope_head_dim, config.qk_rope_head_dim), dim=-1)
+        nope, rope = torch.split(q, [config.qk_nope_head_dim, config.qk_rope_head_dim], dim=-1)
         return nope, rotation.apply(rope)
 
     @property

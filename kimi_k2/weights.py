@@ -124,7 +124,7 @@ def _layer(
 
 def _attention(config: ModelConfig, part: Callable[[str], Tensor]) -> AttentionWeights:
     kv_b = part("kv_b_proj").view(config.num_attention_heads, -1, config.kv_lora_rank)
-    k, v = torch.split(kv_b, (config.qk_nope_head_dim, config.v_head_dim), dim=1)
+    k, v = torch.split(kv_b, [config.qk_nope_head_dim, config.v_head_dim], dim=1)
     low_rank = config.q_lora_rank is not None
     return AttentionWeights(
         query=QueryWeights(
