@@ -30,7 +30,7 @@ class SamplingFields(Protocol):
     @property
     def seed(self) -> int: ...
     @property
-    def max_tokens(self) -> int: ...
+    def max_tokens(self) -> int | None: ...
     @property
     def min_tokens(self) -> int: ...
     @property
@@ -138,7 +138,7 @@ def sampling_to_message(params: SamplingFields) -> pb.SamplingParams:
         frequency_penalty=params.frequency_penalty,
         repetition_penalty=params.repetition_penalty,
         seed=params.seed,
-        max_tokens=params.max_tokens,
+        max_tokens=params.max_tokens or 0,
         min_tokens=params.min_tokens,
         stop=list(params.stop),
         stop_token_ids=list(params.stop_token_ids),
@@ -159,7 +159,7 @@ def sampling_fields(message: pb.SamplingParams) -> dict[str, Any]:
         "frequency_penalty": message.frequency_penalty,
         "repetition_penalty": message.repetition_penalty,
         "seed": message.seed,
-        "max_tokens": message.max_tokens,
+        "max_tokens": message.max_tokens or None,
         "min_tokens": message.min_tokens,
         "stop": tuple(message.stop),
         "stop_token_ids": tuple(message.stop_token_ids),

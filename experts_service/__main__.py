@@ -1,0 +1,110 @@
+"""`python -m experts_service`: one expert worker without Ray."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from experts_service.config import WorkerConfig, parse_experts
+from experts_service.service import WorkerService
+from kimi_k2.config import ModelConfig
+from kimi_k2.errors import ModelError
+from monitoring.server import ListenError
+from wire.errors import OrreryError
+
+_DRAIN_S = 30.0
+
+
+def main() -> int:
+    """Serves until SIGTERM or SIGINT, then drains; the exit status."""
+    arguments = _parser().parse_args()
+    try:
+        config = _config(arguments)
+        return asyncio.run(_serve(config))
+    except (ModelError, ListenError, OrreryError) as error:
+        _say(event="failed", error=str(error))
+        print(f"experts_service: {error}", file=sys.stderr)
+        return 1
+
+
+async def _serve(config: WorkerConfig) -> int:
+    asked_to_end = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked_to_end.set)
+    service = WorkerService(config)
+    await service.start()
+    try:
+        await _first(service.wait_ready(), asked_to_end.wait())
+        if not asked_to_end.is_set():
+            _say(
+                event="ready",
+                address=service.address,
+                metrics_address=service.metrics_address,
+                pid=os.getpid(),
+            )
+            await _first(asked_to_end.wait(), service.failed.wait())
+        if service.failed.is_set():
+            return 1
+        await service.drain(_DRAIN_S)
+        return 0
+    finally:
+        await service.stop()
+
+
+async def _first(*waits: object) -> None:
+    """Returns, or raises what it raised, as soon as one of the awaitables is through."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]  # type: ignore[call-overload]
+    done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+def _config(arguments: argparse.Namespace) -> WorkerConfig:
+    return WorkerConfig(
+        worker_id=arguments.worker_id,
+        model=arguments.model,
+        listen=arguments.listen,
+        experts=parse_experts(arguments.experts, ModelConfig.from_dir(arguments.model)),
+        device=arguments.device,
+        dtype=arguments.dtype,
+        threads=arguments.threads,
+        metrics_listen=arguments.metrics_listen,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m experts_service",
+        description="Serves routed experts of a checkpoint over gRPC.",
+        epilog="example: python -m experts_service --model models/nano-k2 --experts 1:0-95,2:0-95",
+    )
+    parser.add_argument("--model", type=Path, required=True, help="checkpoint directory")
+    parser.add_argument("--worker-id", default="expert-0", help="name in placements")
+    parser.add_argument("--listen", default="127.0.0.1:0", help="host:port of gRPC")
+    parser.add_argument(
+        "--experts",
+        default="all",
+        help="all, layer:first-last[,...], or a JSON file of layer to list; '' for none",
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
+    parser.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of the arithmetic")
+    parser.add_argument("--metrics-listen", default="127.0.0.1:0", help="host:port of /metrics")
+    return parser
+
+
+def _say(**fields: object) -> None:
+    print(json.dumps(fields), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

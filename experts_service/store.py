@@ -1,0 +1,107 @@
+"""The experts that a worker holds."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kimi_k2.expert_ffn import ExpertWeights
+
+LoadExperts = Callable[[int, Sequence[int]], ExpertWeights]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HeldLayer:
+    """Experts of one layer; never changed, only replaced.
+
+    experts: ascending logical ids, in slot order.
+    slots: int64 [n_routed_experts], logical id to slot; -1 where not held.
+    """
+
+    experts: tuple[int, ...]
+    slots: NDArray[np.int64]
+    weights: ExpertWeights
+
+
+class ExpertStore:
+    """Layers of held experts, replaced whole, so that a reader needs no lock.
+
+    `add` and `remove` may run in any thread, and wait for each other.
+    """
+
+    def __init__(self, n_routed_experts: int, load: LoadExperts) -> None:
+        self._n_routed_experts = n_routed_experts
+        self._load = load
+        self._layers: dict[int, HeldLayer] = {}
+        self._changing = threading.Lock()
+
+    def layer(self, layer: int) -> HeldLayer | None:
+        return self._layers.get(layer)
+
+    def held(self) -> dict[int, tuple[int, ...]]:
+        """Layer to ascending experts."""
+        return {layer: held.experts for layer, held in sorted(self._layers.copy().items())}
+
+    @property
+    def count(self) -> int:
+        return sum(len(held.experts) for held in self._layers.copy().values())
+
+    @property
+    def nbytes(self) -> int:
+        return sum(held.weights.nbytes for held in self._layers.copy().values())
+
+    def add(self, layer: int, experts: Iterable[int]) -> None:
+        """Loads those of the experts that are not held yet; side effect: reads the checkpoint.
+
+        Raises:
+            ModelError: the checkpoint's weights cannot be read.
+        """
+        with self._changing:
+            old = self._layers.get(layer)
+            held = () if old is None else old.experts
+            new = sorted(set(experts) - set(held))
+            if not new:
+                return
+            weights = self._load(layer, new)
+            if old is not None:
+                weights = _join(old.weights, weights)
+            self._put(layer, (*held, *new), weights)
+
+    def remove(self, layer: int, experts: Iterable[int]) -> None:
+        """Drops those of the experts that are held."""
+        with self._changing:
+            old = self._layers.get(layer)
+            if old is None:
+                return
+            gone = set(experts)
+            kept = [slot for slot, e in enumerate(old.experts) if e not in gone]
+            if not kept:
+                del self._layers[layer]
+            elif len(kept) < len(old.experts):
+                ids = tuple(old.experts[slot] for slot in kept)
+                self._put(layer, ids, _take(old.weights, kept))
+
+    def _put(self, layer: int, experts: tuple[int, ...], weights: ExpertWeights) -> None:
+        order = sorted(range(len(experts)), key=experts.__getitem__)
+        if order != list(range(len(experts))):
+            weights = _take(weights, order)
+            experts = tuple(experts[slot] for slot in order)
+        slots = np.full(self._n_routed_experts, -1, np.int64)
+        slots[list(experts)] = np.arange(len(experts))
+        self._layers[layer] = HeldLayer(experts=experts, slots=slots, weights=weights)
+
+
+def _join(a: ExpertWeights, b: ExpertWeights) -> ExpertWeights:
+    return ExpertWeights(
+        gate_up=torch.cat((a.gate_up, b.gate_up)), down=torch.cat((a.down, b.down))
+    )
+
+
+def _take(weights: ExpertWeights, slots: list[int]) -> ExpertWeights:
+    index = torch.tensor(slots, device=weights.gate_up.device)
+    return ExpertWeights(gate_up=weights.gate_up[index], down=weights.down[index])

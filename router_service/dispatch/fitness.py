@@ -1,0 +1,53 @@
+"""Whether a router may use a worker that it has reached."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wire.generated import orrery_pb2 as pb
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requirements:
+    """What every worker of this router has to agree with.
+
+    fingerprint: workers with another one compute other bits, and are never asked.
+    model_hash: of the checkpoint; empty when the router does not know its own.
+    dtype: activation dtype on the wire, e.g. "bfloat16".
+    layers: the checkpoint's layers with routed experts, in table order.
+    """
+
+    fingerprint: str
+    model_hash: str
+    dtype: str
+    hidden_size: int
+    layers: Sequence[int]
+    n_routed_experts: int
+
+    def refusal(self, worker: pb.WorkerDescription, term: int) -> str | None:
+        """Why the worker cannot be used with a placement of `term`; None if it can."""
+        if worker.state != pb.WORKER_STATE_READY:
+            name = pb.WorkerState.Name(worker.state).removeprefix("WORKER_STATE_").lower()
+            return f"it is {name}"
+        if worker.fingerprint != self.fingerprint:
+            return f"its numerics {worker.fingerprint!r} are not {self.fingerprint!r}"
+        if self.model_hash and worker.model_hash != self.model_hash:
+            return f"its model {worker.model_hash!r} is not {self.model_hash!r}"
+        if (worker.dtype, worker.hidden_size) != (self.dtype, self.hidden_size):
+            return f"its rows are {worker.hidden_size} {worker.dtype}"
+        if worker.epoch.term > term:
+            return f"it has seen term {worker.epoch.term}, the placement's is {term}"
+        return None
+
+    def held(self, worker: pb.WorkerDescription) -> NDArray[np.bool_]:
+        """bool [layers, experts]: what the worker says that it holds."""
+        held = np.zeros((len(self.layers), self.n_routed_experts), np.bool_)
+        for message in worker.experts:
+            if message.layer in self.layers:
+                ids = np.fromiter(message.experts, np.int64)
+                held[self.layers.index(message.layer), ids[ids < self.n_routed_experts]] = True
+        return held

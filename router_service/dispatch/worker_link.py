@@ -1,0 +1,280 @@
+"""The long-lived stream from this router to one worker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from monitoring.metrics import RouterMetrics
+from router_service.dispatch.call import Call
+from router_service.dispatch.fitness import Requirements
+from router_service.dispatch.link_stats import LinkStats
+from router_service.dispatch.options import DispatchOptions
+from wire.channels import open_channel
+from wire.clients.expert_worker import ExpertWorkerClient
+from wire.codec import decode_answer
+from wire.errors import (
+    BadFrameError,
+    DeadlineExceededError,
+    ErrorCode,
+    ExpertNotHeldError,
+    OrreryError,
+    UnavailableError,
+    error_for,
+)
+from wire.frames import DispatchReply, ErrorReply
+from wire.placement import WorkerAddress
+from wire.services import END_OF_STREAM, dispatch_stream
+from wire.status import error_of
+
+_log = logging.getLogger(__name__)
+
+
+class WorkerLink:
+    """Reaches a worker, keeps it reached, and knows whether it can be used.
+
+    A worker is usable while its stream stands and its last description and answers give no
+    reason against it. An error answer makes it unusable until it has been asked again, after a
+    pause that grows with each error in a row, so that parked rows do not run in circles.
+    """
+
+    def __init__(
+        self,
+        address: WorkerAddress,
+        router_id: str,
+        requirements: Requirements,
+        options: DispatchOptions,
+        metrics: RouterMetrics,
+        changed: Callable[[], None],
+    ) -> None:
+        """Starts to connect at once; needs a running loop.
+
+        changed: called when `usable` or `held` may have changed.
+        """
+        self.address = address
+        self.outstanding = 0
+        shape = (len(requirements.layers), requirements.n_routed_experts)
+        self.held: NDArray[np.bool_] = np.zeros(shape, np.bool_)
+        self.wanted: NDArray[np.bool_] = np.zeros(shape, np.bool_)
+        self.term = 0
+        self.stats = LinkStats(address.worker_id, metrics)
+        self._router_id = router_id
+        self._requirements = requirements
+        self._options = options
+        self._changed = changed
+        self._refusal: str | None = "it was not reached yet"
+        self._strikes = 0
+        self._failures = 0
+        self._calls: dict[int, Call] = {}
+        self._next_id = 1
+        self._outbox: asyncio.Queue[bytes] = asyncio.Queue()
+        self._ask_again = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._retired = False
+        self._task = self._loop.create_task(self._stay_connected())
+
+    @property
+    def usable(self) -> bool:
+        return self._refusal is None and not self._retired
+
+    @property
+    def ended(self) -> bool:
+        return self._task.done()
+
+    def assign(self, wanted: NDArray[np.bool_], term: int) -> None:
+        """What the newest placement says of this worker; bool [layers, experts] and its term."""
+        self.wanted = wanted
+        self.term = term
+        self._ask_again.set()
+
+    def next_request_id(self) -> int:
+        number = self._next_id
+        self._next_id += 1
+        return number
+
+    def send(self, request_id: int, message: bytes, call: Call) -> None:
+        """Hands a message over; it leaves when the loop next runs. The link must be usable."""
+        call.sent_at = time.perf_counter()
+        call.timer = self._loop.call_later(self._options.deadline_s, self._expire, request_id)
+        self._calls[request_id] = call
+        self.outstanding += call.pairs
+        self.stats.sent(len(message))
+        self._outbox.put_nowait(message)
+
+    def retire(self) -> None:
+        """Sends nothing more, and closes once all calls have ended."""
+        self._retired = True
+        self._close_if_idle()
+
+    async def close(self) -> None:
+        """Ends the stream; calls on their way fail."""
+        self._retired = True
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    def snapshot(self) -> dict[str, Any]:
+        return {
+            "address": self.address.address,
+            "node": self.address.node,
+            "usable": self.usable,
+            "refusal": self._refusal,
+            "outstanding": self.outstanding,
+            **self.stats.snapshot(),
+        }
+
+    async def _stay_connected(self) -> None:
+        while not self._retired:
+            try:
+                await self._connection()
+            except OrreryError as error:
+                self._lose(error)
+            except asyncio.CancelledError:
+                self._lose(UnavailableError("the link was closed"))
+                raise
+            await asyncio.sleep(self._options.backoff(self._failures))
+            self._failures += 1
+
+    async def _connection(self) -> None:
+        """One connection, to its end.
+
+        Raises:
+            OrreryError: the worker cannot be reached or used, or the stream broke.
+        """
+        async with open_channel(self.address.address) as channel:
+            client = ExpertWorkerClient(self.address.address, channel)
+            self._ask_again.clear()
+            await self._ask(client)
+            if self._refusal is not None:
+                return
+            self._failures = 0
+            stream = dispatch_stream(channel)(metadata=(("orrery-router", self._router_id),))
+            self._outbox = asyncio.Queue()
+            helpers = [
+                self._loop.create_task(self._write(stream)),
+                self._loop.create_task(self._keep_asking(client, stream)),
+            ]
+            try:
+                await self._read(stream)
+            finally:
+                stream.cancel()
+                for helper in helpers:
+                    helper.cancel()
+                await asyncio.gather(*helpers, return_exceptions=True)
+        raise UnavailableError("the worker ended the stream")
+
+    async def _ask(self, client: ExpertWorkerClient) -> None:
+        description = await client.describe(timeout_s=self._options.describe_s)
+        refusal = self._requirements.refusal(description, self.term)
+        if refusal is not None and refusal != self._refusal:
+            _log.warning("worker %s is not used: %s", self.address.worker_id, refusal)
+        self._refusal = refusal
+        self.held = self._requirements.held(description)
+        self._changed()
+
+    async def _keep_asking(self, client: ExpertWorkerClient, stream: Any) -> None:
+        """Asks again while there is doubt about the worker, or while it lacks something."""
+        idle = 0
+        while True:
+            await self._ask_again.wait()
+            self._ask_again.clear()
+            await asyncio.sleep(self._options.backoff(max(idle, self._strikes)))
+            try:
+                await self._ask(client)
+            except OrreryError:
+                stream.cancel()
+                return
+            idle += 1
+            if self._refusal is not None or (self.wanted & ~self.held).any():
+                self._ask_again.set()
+            else:
+                idle = 0
+
+    async def _write(self, stream: Any) -> None:
+        while True:
+            message = await self._outbox.get()
+            try:
+                await stream.write(message)
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                # The reader sees the same end, and says why.
+                return
+
+    async def _read(self, stream: Any) -> None:
+        try:
+            while (message := await stream.read()) is not END_OF_STREAM:
+                self._take(message)
+        except grpc.aio.AioRpcError as failure:
+            raise error_of(failure) from failure
+        except asyncio.CancelledError:
+            # Raised both when this task is cancelled and when a helper cancelled the stream.
+            if self._task.cancelling():
+                raise
+            raise UnavailableError("the worker did not say how it is") from None
+
+    def _take(self, message: bytes) -> None:
+        answer = decode_answer(message)
+        call = self._end(answer.request_id)
+        if call is None:
+            if answer.request_id == 0:
+                raise BadFrameError(f"the worker could not read a frame: {answer}")
+            return
+        self.stats.received(len(message), time.perf_counter() - call.sent_at)
+        if isinstance(answer, ErrorReply):
+            self._refused(call, error_for(answer.code, answer.message), answer.expert)
+        elif not self._fits(answer, call):
+            self._refused(call, BadFrameError(f"an answer of shape {tuple(answer.rows.shape)}"))
+        else:
+            self._strikes = 0
+            call.replied(answer.rows)
+        self._close_if_idle()
+
+    def _fits(self, answer: DispatchReply, call: Call) -> bool:
+        dtype = str(answer.rows.dtype).removeprefix("torch.")
+        shape = (call.rows, self._requirements.hidden_size)
+        return tuple(answer.rows.shape) == shape and dtype == self._requirements.dtype
+
+    def _refused(self, call: Call, error: OrreryError, expert: int | None = None) -> None:
+        self.stats.failed(str(error.code))
+        if isinstance(error, ExpertNotHeldError) and expert is not None:
+            self.held[call.layer, expert] = False
+        else:
+            self._strikes += 1
+            self._refusal = f"{error.code}: {error}"
+        self._ask_again.set()
+        self._changed()
+        call.failed(error)
+
+    def _expire(self, request_id: int) -> None:
+        call = self._end(request_id)
+        if call is not None:
+            self._refused(call, DeadlineExceededError(f"no answer in {self._options.deadline_s} s"))
+            self._close_if_idle()
+
+    def _end(self, request_id: int) -> Call | None:
+        call = self._calls.pop(request_id, None)
+        if call is not None:
+            self.outstanding -= call.pairs
+            if call.timer is not None:
+                call.timer.cancel()
+        return call
+
+    def _lose(self, error: OrreryError) -> None:
+        if self.usable:
+            _log.warning("worker %s is lost: %s", self.address.worker_id, error)
+        self._refusal = f"{error.code}: {error}"
+        self._changed()
+        for request_id in list(self._calls):
+            call = self._end(request_id)
+            if call is not None:
+                self.stats.failed(str(ErrorCode.UNAVAILABLE))
+                call.failed(UnavailableError(str(error)))
+
+    def _close_if_idle(self) -> None:
+        if self._retired and not self._calls:
+            self._task.cancel()
