@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from cluster.errors import StartError
-from cluster.fleet import Fleet, Member, Phase, Report, Role
+from cluster.fleet import Fleet, Member, Phase, Report, Role, epoch_of
 from cluster.reconcile import (
     Action,
     Died,
@@ -146,7 +146,9 @@ class Controller:
     async def _publish(self, action: Publish) -> None:
         router = action.router
         async with self._locks[router.member_id]:
-            if action.placement is not self._fleet.placement or not self._same(router):
+            known = epoch_of(self._fleet.members[router.member_id])
+            outdated = action.placement is not self._fleet.placement
+            if outdated or known == action.placement.epoch or not self._same(router):
                 return
             try:
                 report = await self._link.publish(router, action.placement, self._timeout_s)

@@ -1,0 +1,1 @@
+"""The HTTP front: Ray Serve and its HAProxy."""

@@ -1,0 +1,212 @@
+"""The process that runs Ray: brings the cluster up, watches it, and takes it down again.
+
+Started by `cluster.supervisor` as `python -m cluster.launch`. Reads one JSON line from standard
+input, writes JSON events to standard output, and stops when its standard input ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import httpx
+import ray
+from ray.exceptions import RayError
+
+from cluster.actor import CONTROLLER, NAMESPACE, ControllerActor
+from cluster.blueprint import Blueprint, draw
+from cluster.config_reader import read_config
+from cluster.errors import ClusterError, StartError
+from cluster.ingress.launch import gateway_processes, start_gateway, stop_gateway
+from cluster.members import processors
+
+_POLL_S = 0.3
+_CONTROL_S = 30.0
+_STOP_S = 12.0
+_OBJECT_STORE_BYTES = 100 * 1024 * 1024
+_CONTROLLER_CALLS = 16
+_HEAD = {"node:__internal_head__": 0.001}
+# So often may a member fail to start before the first "ready" until the whole start has failed.
+_FAILURES = 3
+
+Emit = Callable[[Mapping[str, Any]], None]
+
+
+class StopRequestedError(Exception):
+    """Standard input ended: whoever started us wants the end."""
+
+
+def main() -> int:
+    """Runs until told to stop; 0 when everything went and ended well."""
+    emit = _emitter()
+    spec = json.loads(sys.stdin.readline() or "null")
+    if spec is None:
+        return 0
+    stop = threading.Event()
+    threading.Thread(target=_wait_for_end_of_input, args=(stop,), daemon=True).start()
+    try:
+        blueprint = draw(read_config(spec["config"]))
+        with _ray(blueprint, emit), _cluster(blueprint, Path(spec["journal"])) as controller:
+            _bring_up(blueprint, controller, emit, stop)
+            _watch(controller, emit, stop)
+    except StopRequestedError:
+        return 0
+    except ClusterError as error:
+        emit({"event": "error", "message": str(error)})
+        return error.exit_code
+    return 0
+
+
+@contextlib.contextmanager
+def _ray(blueprint: Blueprint, emit: Emit) -> Iterator[None]:
+    address = blueprint.config.ray.address
+    emit({"event": "progress", "text": f"joining Ray at {address}" if address else "starting Ray"})
+    private: dict[str, Any] = {
+        "address": "local",
+        "num_cpus": max(os.cpu_count() or 1, processors(blueprint.config)),
+        "include_dashboard": False,
+        "object_store_memory": _OBJECT_STORE_BYTES,
+    }
+    try:
+        ray.init(namespace=NAMESPACE, **({"address": address} if address else private))
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        raise StartError(f"Ray did not start: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _cluster(blueprint: Blueprint, journal: Path) -> Iterator[Any]:
+    """The controller's handle; at the end everything it and Serve started is ended."""
+    controller = ControllerActor.options(
+        name=CONTROLLER,
+        namespace=NAMESPACE,
+        lifetime="detached",
+        num_cpus=0,
+        resources=_HEAD,
+        max_restarts=-1,
+        max_concurrency=_CONTROLLER_CALLS,
+    ).remote(blueprint, journal)
+    try:
+        yield controller
+    finally:
+        stop_gateway()
+        try:
+            ray.get(controller.stop.remote(), timeout=_STOP_S)
+        except RayError as error:
+            print(f"the controller did not stop by itself: {error}", file=sys.stderr)
+        ray.kill(controller)
+
+
+def _bring_up(blueprint: Blueprint, controller: Any, emit: Emit, stop: threading.Event) -> None:
+    """Starts the gateway while members load; returns when all of it serves."""
+    _status(controller)
+    emit({"event": "progress", "text": "starting the gateway"})
+    failed: list[ClusterError] = []
+
+    def gateway() -> None:
+        try:
+            start_gateway(blueprint)
+        except ClusterError as error:
+            failed.append(error)
+
+    starting = threading.Thread(target=gateway, daemon=True)
+    starting.start()
+    deadline = time.monotonic() + blueprint.config.controller.start_timeout_s
+    loaded = False
+    while not loaded or starting.is_alive():
+        if failed:
+            raise failed[0]
+        if time.monotonic() > deadline:
+            raise StartError("the cluster was not ready in time (`controller.start_timeout_s`)")
+        status = _status(controller)
+        _fail_on_repeated_failure(status)
+        emit({"event": "loading", "status": status})
+        loaded = status["state"] == "ready"
+        if stop.wait(_POLL_S):
+            raise StopRequestedError
+    if failed:
+        raise failed[0]
+    http = blueprint.config.http
+    url = f"http://{http.host}:{http.port}"
+    _await_http(url, deadline, stop)
+    ray.get(controller.set_others.remote(gateway_processes(blueprint)), timeout=_CONTROL_S)
+    status = _status(controller)
+    emit({"event": "ready", "url": url, "model": blueprint.model_name, "status": status})
+
+
+def _watch(controller: Any, emit: Emit, stop: threading.Event) -> None:
+    """Tells of every change until it is time to stop."""
+    while not stop.wait(1.0):
+        try:
+            emit({"event": "status", "status": _status(controller)})
+        except StartError as error:
+            # Ray starts it again; routers and workers go on meanwhile.
+            print(error, file=sys.stderr)
+
+
+def _status(controller: Any) -> dict[str, Any]:
+    try:
+        status: dict[str, Any] = ray.get(controller.status.remote(), timeout=_CONTROL_S)
+    except RayError as error:
+        raise StartError(f"the controller does not answer: {error}") from error
+    return status
+
+
+def _fail_on_repeated_failure(status: Mapping[str, Any]) -> None:
+    for process in status["processes"]:
+        if process["restarts"] >= _FAILURES:
+            raise StartError(
+                f"{process['id']} failed to start {process['restarts']} times, at last: "
+                f"{process['error']}"
+            )
+
+
+def _await_http(url: str, deadline: float, stop: threading.Event) -> None:
+    last = "no answer"
+    with httpx.Client(timeout=5.0, trust_env=False) as client:
+        while time.monotonic() < deadline:
+            try:
+                answer = client.get(f"{url}/health")
+            except httpx.HTTPError as error:
+                last = str(error)
+            else:
+                if answer.is_success:
+                    return
+                last = f"HTTP {answer.status_code}"
+            if stop.wait(_POLL_S):
+                raise StopRequestedError
+    raise StartError(f"the gateway at {url} did not become healthy: {last}")
+
+
+def _emitter() -> Emit:
+    """Keeps the real standard output for events; what libraries print goes to the log."""
+    events: TextIO = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    lock = threading.Lock()
+
+    def emit(event: Mapping[str, Any]) -> None:
+        with lock, contextlib.suppress(BrokenPipeError):
+            events.write(json.dumps(event) + "\n")
+            events.flush()
+
+    return emit
+
+
+def _wait_for_end_of_input(stop: threading.Event) -> None:
+    while sys.stdin.readline():
+        pass
+    stop.set()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""The process at the terminal: it starts the one that runs Ray, and answers for its end.
+
+Ray writes to any terminal it can reach, catches signals and leaves processes when interrupted at
+a bad moment. So it lives in a child, in a session of its own: Ctrl-C reaches only us, its words go
+to a log file, and what is left of it after its end is swept up. If we are killed outright, the
+child sees its standard input end and stops by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cluster.config import ClusterConfig
+from cluster.config_reader import to_tree
+from cluster.descendants import adopt_orphans, end_all
+from cluster.errors import StartError
+from cluster.home import Home
+
+_STOP_S = 25.0
+_SWEEP_S = 3.0
+Event = Mapping[str, Any]
+
+
+def supervise(config: ClusterConfig, home: Home, on_event: Callable[[Event], None]) -> None:
+    """Runs the cluster until a signal asks for its end; then nothing of it is left.
+
+    Args:
+        on_event: called in this thread with each event of `cluster.launch`.
+
+    Raises:
+        StartError: the cluster did not come up, or broke down.
+    """
+    adopt_orphans()
+    inbox: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+    with _signals(inbox), home.log.open("wb") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "cluster.launch"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=environment(os.environ),
+            start_new_session=True,
+        )
+        reader = threading.Thread(target=_read, args=(child, inbox), daemon=True)
+        reader.start()
+        try:
+            _tell(child, {"config": to_tree(config), "journal": str(home.journal)})
+            failure = _follow(child, inbox, on_event)
+        finally:
+            _end(child)
+            end_all(_SWEEP_S)
+            reader.join(_SWEEP_S)
+    if failure is not None:
+        raise StartError(f"{failure}\nThe whole story is in {home.log}")
+
+
+def environment(base: Mapping[str, str]) -> dict[str, str]:
+    """The child's environment: what Ray and Serve read at import, and hand down to every process.
+
+    Serve's helper ports are fixed by default and would collide with a second cluster's.
+    """
+    fallback, metrics, stats = _free_ports(3)
+    root = str(Path(__file__).resolve().parents[1])
+    paths = [root, *filter(None, [base.get("PYTHONPATH")])]
+    defaults = {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",
+    }
+    return {**defaults, **base, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def _follow(
+    child: subprocess.Popen[bytes],
+    inbox: queue.SimpleQueue[Event | None],
+    on_event: Callable[[Event], None],
+) -> str | None:
+    """Passes events on until the child is done; why it failed, or None."""
+    stopping = False
+    failure = None
+    while True:
+        event = inbox.get()
+        if event is None:
+            if failure is None and not stopping:
+                failure = "the cluster's process ended unexpectedly"
+            return failure
+        if event["event"] == "signal":
+            if stopping:
+                return failure
+            stopping = True
+            on_event({"event": "stopping"})
+            _hang_up(child)
+            threading.Thread(target=_give_up, args=(child, inbox), daemon=True).start()
+        elif event["event"] == "error":
+            failure = str(event["message"])
+        else:
+            on_event(event)
+
+
+def _give_up(child: subprocess.Popen[bytes], inbox: queue.SimpleQueue[Event | None]) -> None:
+    try:
+        child.wait(_STOP_S)
+    except subprocess.TimeoutExpired:
+        inbox.put(None)
+
+
+def _read(child: subprocess.Popen[bytes], inbox: queue.SimpleQueue[Event | None]) -> None:
+    if child.stdout is not None:
+        for line in child.stdout:
+            try:
+                inbox.put(json.loads(line))
+            except ValueError:
+                continue
+    inbox.put(None)
+
+
+def _tell(child: subprocess.Popen[bytes], spec: Mapping[str, Any]) -> None:
+    if child.stdin is not None:
+        child.stdin.write(json.dumps(spec).encode() + b"\n")
+        child.stdin.flush()
+
+
+def _hang_up(child: subprocess.Popen[bytes]) -> None:
+    if child.stdin is not None:
+        child.stdin.close()
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    _hang_up(child)
+    end = time.monotonic() + _SWEEP_S
+    while child.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    if child.poll() is None:
+        child.kill()
+        child.wait()
+
+
+@contextmanager
+def _signals(inbox: queue.SimpleQueue[Event | None]) -> Iterator[None]:
+    def note(number: int, frame: object) -> None:
+        inbox.put({"event": "signal", "number": number})
+
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, note) for number in wanted}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago, all different."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()

@@ -1,0 +1,234 @@
+"""The controller's mind, step by step."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from cluster.fleet import Fleet, Phase, Report, new_fleet
+from cluster.reconcile import (
+    Action,
+    Died,
+    Event,
+    Kill,
+    Launch,
+    Launched,
+    Missed,
+    Rules,
+    Seen,
+    Tick,
+    advance,
+)
+from wire.placement import Epoch
+
+OWNERS = {1: (("expert-0",), ("expert-0",), ("expert-1",), ("expert-1",))}
+RULES = Rules(misses=3, start_timeout_s=60)
+
+
+class Script:
+    """A fleet and a clock; `do` advances it and says the actions in short."""
+
+    def __init__(self, rules: Rules = RULES) -> None:
+        self.fleet: Fleet = new_fleet(OWNERS, ["expert-0", "expert-1"], ["router-0"], term=7)
+        self.rules = rules
+        self.now = 100.0
+
+    def do(self, event: Event) -> list[str]:
+        self.fleet, actions = advance(self.fleet, event, self.now, self.rules)
+        return [short(action) for action in actions]
+
+    def launched(self, member_id: str, port: int) -> list[str]:
+        return self.do(
+            Launched(
+                member_id=member_id,
+                address=f"h:{port}",
+                metrics_address=f"h:{port + 1}",
+                node="n",
+                pid=port,
+            )
+        )
+
+    def seen(self, member_id: str, state: str = "ready", **report: object) -> list[str]:
+        known = {"fingerprint": "f", "epoch": self.fleet.placement.epoch} | report
+        if member_id.startswith("expert"):
+            known.pop("epoch")
+        return self.do(Seen(member_id=member_id, report=Report(state=state, **known)))  # type: ignore[arg-type]
+
+    def bring_up(self) -> None:
+        self.do(Tick())
+        for port, member_id in enumerate(self.fleet.members):
+            self.launched(member_id, port)
+        self.seen("expert-0")
+        self.seen("expert-1")
+        self.seen("router-0")
+
+
+def short(action: Action) -> str:
+    if isinstance(action, Launch):
+        return f"launch {action.member.member_id}"
+    if isinstance(action, Kill):
+        return f"kill {action.member_id}"
+    epoch = action.placement.epoch
+    return (
+        f"publish {epoch.term}.{epoch.counter} to {action.router.member_id}: "
+        f"{' '.join(action.placement.workers)}"
+    )
+
+
+def test_from_nothing_to_settled() -> None:
+    script = Script()
+    assert script.do(Tick()) == ["launch expert-0", "launch expert-1", "launch router-0"]
+    assert script.do(Tick()) == []
+    assert script.launched("router-0", 3) == []
+    assert script.launched("expert-0", 1) == []
+    assert script.seen("expert-0", "loading") == []
+    assert script.seen("expert-0") == ["publish 7.1 to router-0: expert-0"]
+    assert script.launched("expert-1", 2) == []
+    assert script.seen("expert-1") == ["publish 7.2 to router-0: expert-0 expert-1"]
+    assert not script.fleet.served
+    assert script.seen("router-0", epoch=Epoch(term=7, counter=1)) == [
+        "publish 7.2 to router-0: expert-0 expert-1"
+    ]
+    assert script.seen("router-0") == []
+    assert script.fleet.served
+    assert script.fleet.settled
+    assert script.fleet.placement.owners == OWNERS
+
+
+def test_a_dead_worker_leaves_at_once_and_comes_back_with_its_experts() -> None:
+    script = Script()
+    script.bring_up()
+    assert script.fleet.settled
+    assert script.do(Died(member_id="expert-1", error="gone")) == [
+        "kill expert-1",
+        "publish 7.3 to router-0: expert-0",
+    ]
+    assert script.fleet.placement.owners == {1: (("expert-0",), ("expert-0",), (), ())}
+    assert script.fleet.members["expert-1"].phase is Phase.PENDING
+    assert script.do(Tick()) == ["launch expert-1"]
+    assert script.fleet.members["expert-1"].experts == {1: (2, 3)}
+    assert script.launched("expert-1", 9) == []
+    assert script.seen("expert-1", "loading") == []
+    assert script.seen("expert-1") == ["publish 7.4 to router-0: expert-0 expert-1"]
+    assert script.fleet.placement.workers["expert-1"].address == "h:9"
+    assert script.fleet.members["expert-1"].restarts == 1
+    assert script.fleet.members["expert-1"].failures == 0
+
+
+def test_a_silent_worker_is_replaced_after_so_many_misses() -> None:
+    script = Script()
+    script.bring_up()
+    missed = Missed(member_id="expert-0", error="deadline")
+    assert script.do(missed) == []
+    assert script.do(missed) == []
+    assert script.seen("expert-0") == []
+    assert script.do(missed) == []
+    assert script.do(missed) == []
+    assert script.do(missed) == ["kill expert-0", "publish 7.3 to router-0: expert-1"]
+    assert "did not answer 3" in script.fleet.members["expert-0"].error
+
+
+def test_failures_wait_longer_each_time() -> None:
+    script = Script()
+    script.do(Tick())
+    waits = []
+    for _ in range(5):
+        assert script.do(Died(member_id="expert-0", error="no")) == ["kill expert-0"]
+        waits.append(script.fleet.members["expert-0"].not_before - script.now)
+        script.now += waits[-1]
+        assert script.do(Tick()) == ["launch expert-0"]
+    assert waits == [0.0, 1.0, 2.0, 4.0, 8.0]
+
+
+def test_it_does_not_start_before_its_time() -> None:
+    script = Script()
+    script.do(Tick())
+    script.do(Died(member_id="expert-0", error="no"))
+    script.do(Tick())
+    script.do(Died(member_id="expert-0", error="no"))
+    script.now += 0.9
+    assert script.do(Tick()) == []
+    script.now += 0.2
+    assert script.do(Tick()) == ["launch expert-0"]
+
+
+def test_loading_has_an_end() -> None:
+    script = Script()
+    script.do(Tick())
+    script.launched("expert-0", 1)
+    script.launched("expert-1", 2)
+    script.launched("router-0", 3)
+    script.seen("expert-1")
+    script.seen("router-0")
+    script.now += 61
+    assert script.do(Tick()) == ["kill expert-0"]
+    assert script.fleet.members["expert-0"].error == "was not ready after 61 s"
+
+
+def test_a_restarted_router_gets_the_placement() -> None:
+    script = Script()
+    script.bring_up()
+    assert script.do(Died(member_id="router-0", error="gone")) == ["kill router-0"]
+    assert script.do(Tick()) == ["launch router-0"]
+    assert script.launched("router-0", 8) == []
+    assert script.seen("router-0", "loading", epoch=Epoch(term=0, counter=0)) == [
+        "publish 7.2 to router-0: expert-0 expert-1"
+    ]
+
+
+def test_a_worker_that_says_it_failed_is_replaced() -> None:
+    script = Script()
+    script.bring_up()
+    assert script.seen("expert-0", "failed", error="tensor missing") == [
+        "kill expert-0",
+        "publish 7.3 to router-0: expert-1",
+    ]
+    assert script.fleet.members["expert-0"].error == "tensor missing"
+
+
+def test_a_draining_worker_leaves_the_placement_and_lives() -> None:
+    script = Script()
+    script.bring_up()
+    assert script.seen("expert-0", "draining") == ["publish 7.3 to router-0: expert-1"]
+    assert script.seen("expert-0") == ["publish 7.4 to router-0: expert-0 expert-1"]
+
+
+def test_strict_refuses_a_successor_with_other_bits() -> None:
+    script = Script()
+    script.bring_up()
+    script.do(Died(member_id="expert-0", error="gone"))
+    script.do(Tick())
+    script.launched("expert-0", 5)
+    assert script.seen("expert-0", fingerprint="g") == ["kill expert-0"]
+    member = script.fleet.members["expert-0"]
+    assert member.phase is Phase.DOWN
+    assert "exactness" in member.error
+    assert script.do(Tick()) == []
+
+
+def test_relaxed_takes_it() -> None:
+    script = Script(dataclasses.replace(RULES, strict=False))
+    script.bring_up()
+    script.do(Died(member_id="expert-0", error="gone"))
+    script.do(Tick())
+    script.launched("expert-0", 5)
+    assert script.seen("expert-0", fingerprint="g") == [
+        "publish 7.4 to router-0: expert-0 expert-1"
+    ]
+
+
+def test_a_superseded_controller_does_nothing_more() -> None:
+    script = Script()
+    script.bring_up()
+    assert script.seen("router-0", epoch=Epoch(term=8, counter=1)) == []
+    assert script.fleet.superseded
+    assert script.do(Died(member_id="expert-0", error="gone")) == []
+    assert script.do(Tick()) == []
+
+
+def test_late_news_of_a_process_that_is_being_replaced_is_ignored() -> None:
+    script = Script()
+    script.bring_up()
+    script.do(Died(member_id="expert-0", error="gone"))
+    assert script.seen("expert-0") == []
+    assert script.do(Died(member_id="expert-0", error="gone")) == []
+    assert script.fleet.members["expert-0"].restarts == 1
