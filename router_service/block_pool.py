@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 
-BLOCK_SIZE = 64
-
 
 class BlockPool:
     """Reference counts of the KV blocks, and the order in which idle ones are given away.

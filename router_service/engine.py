@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 import torch
 
 from kimi_k2.experts import Experts
-from router_service.block_pool import BLOCK_SIZE
+from kimi_k2.latent_cache import BLOCK_SIZE
 from router_service.config import EngineConfig
 from router_service.kv_cache import KVCache
 from router_service.live_requests import LiveRequests
@@ -73,6 +73,7 @@ class Engine:
         self._woken = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self._refusal: OrreryError | None = UnavailableError("the engine is not started")
+        self.failed = asyncio.Event()
         self.kv = KVCache(config.kv_blocks, prefix_cache=config.prefix_cache)
         self.scheduler = Scheduler(config, self.kv)
         self.max_model_len = min(
@@ -87,9 +88,13 @@ class Engine:
         self._loop.add_done_callback(self._loop_ended)
         self._refusal = None
 
+    def refuse_all(self) -> None:
+        """Accepts no further request; those accepted go on."""
+        self._refusal = self._refusal or DrainingError("this router is draining; use another one")
+
     async def drain(self, deadline_s: float) -> bool:
         """Refuses new requests and waits for the accepted ones; false: some are left."""
-        self._refusal = self._refusal or DrainingError("this router is draining; use another one")
+        self.refuse_all()
         return await self._live.wait_until_none(deadline_s)
 
     async def stop(self) -> None:
@@ -140,6 +145,11 @@ class Engine:
         """Ends a request now; does nothing if it has ended."""
         if not seq.finished:
             self._deliver([(seq, self._end(seq, Ending(reason=FinishReason.ABORT)))])
+
+    def refuse(self, seq: Sequence, error: OrreryError) -> None:
+        """Ends a request now with an error of its caller's; does nothing if it has ended."""
+        if not seq.finished:
+            self._end_now([seq], error)
 
     def experts_changed(self) -> None:
         """Notices that experts may have come back: parked requests are looked at."""
@@ -234,6 +244,7 @@ class Engine:
             _log.critical("the engine failed", exc_info=error)
             self._refusal = InternalError(f"the engine failed: {error!r}")
             self._end_now(self._live.all, self._refusal)
+            self.failed.set()
 
     # -- endings
 

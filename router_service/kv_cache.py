@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from router_service.block_pool import BLOCK_SIZE, BlockPool
+from kimi_k2.latent_cache import BLOCK_SIZE
+from router_service.block_pool import BlockPool
 from router_service.prefix_cache import ROOT, PrefixCache, block_hash
 from router_service.sequence import Sequence
 

@@ -1,0 +1,128 @@
+"""`python -m router_service`: one router without Ray."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Awaitable
+from pathlib import Path
+
+from kimi_k2.errors import ModelError
+from monitoring.server import ListenError
+from router_service.config import RouterConfig
+from router_service.placement_file import read_placement
+from router_service.service import RouterService
+from wire.errors import OrreryError
+from wire.placement import Placement
+
+_DRAIN_S = 30.0
+
+
+def main() -> int:
+    """Serves until SIGTERM or SIGINT, then drains; the exit status."""
+    arguments = _parser().parse_args()
+    try:
+        placement = read_placement(arguments.placement) if arguments.placement else None
+        return asyncio.run(_serve(_config(arguments), placement))
+    except (ModelError, ListenError, OrreryError, ValueError) as error:
+        _say(event="failed", error=str(error))
+        print(f"router_service: {error}", file=sys.stderr)
+        return 1
+
+
+async def _serve(config: RouterConfig, placement: Placement | None) -> int:
+    asked_to_end = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked_to_end.set)
+    service = RouterService(config)
+    await service.start()
+    try:
+        if placement is not None:
+            await service.set_placement(placement)
+        await _first(service.wait_ready(), asked_to_end.wait())
+        if not asked_to_end.is_set():
+            _say(
+                event="ready",
+                address=service.address,
+                metrics_address=service.metrics_address,
+                pid=os.getpid(),
+            )
+            await _first(asked_to_end.wait(), service.failed.wait())
+        if service.failed.is_set():
+            return 1
+        await service.drain(_DRAIN_S)
+        return 0
+    finally:
+        await service.stop()
+
+
+async def _first(*waits: Awaitable[object]) -> None:
+    """Returns, or raises what it raised, as soon as one of the awaitables is through."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+def _config(arguments: argparse.Namespace) -> RouterConfig:
+    local = arguments.local_experts
+    return RouterConfig(
+        router_id=arguments.router_id,
+        model=arguments.model,
+        listen=arguments.listen,
+        metrics_listen=arguments.metrics_listen,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        threads=arguments.threads,
+        experts="local" if local else "remote",
+        # In-process experts never suspend: more in flight would only be smaller batches.
+        micro_batches=arguments.micro_batches or (1 if local else 2),
+        max_running=arguments.max_running,
+        max_waiting=arguments.max_waiting,
+        kv_blocks=arguments.kv_blocks,
+        prefill_chunk=arguments.prefill_chunk,
+        max_model_len=arguments.max_model_len,
+        prefix_cache=not arguments.no_prefix_cache,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m router_service",
+        description="Serves a checkpoint over gRPC; its routed experts come from expert workers.",
+        epilog="example: python -m router_service --model models/nano-k2 --local-experts",
+    )
+    add = parser.add_argument
+    add("--model", type=Path, required=True, help="checkpoint directory")
+    add("--router-id", default="router-0", help="name in metrics and at expert workers")
+    add("--listen", default="127.0.0.1:0", help="host:port of gRPC")
+    add("--metrics-listen", default="127.0.0.1:0", help="host:port of /metrics and /debug")
+    add("--local-experts", action="store_true", help="compute the experts in this process")
+    add("--placement", type=Path, help="JSON file that says which worker holds which experts")
+    add("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
+    add("--dtype", default="auto", help="auto, float32 or bfloat16")
+    add("--threads", type=int, help="CPU threads of the arithmetic")
+    add("--micro-batches", type=int, help="in flight at a time; default 2, local experts 1")
+    add("--max-running", type=int, default=64, help="requests with KV blocks at a time")
+    add("--max-waiting", type=int, default=256, help="requests queued behind them")
+    add("--kv-blocks", type=int, default=1024, help="KV blocks of 64 tokens")
+    add("--prefill-chunk", type=int, default=256, help="most prompt tokens in a micro-batch")
+    add("--max-model-len", type=int, help="prompt and output together; default: the model's")
+    add("--no-prefix-cache", action="store_true", help="compute every prompt anew")
+    return parser
+
+
+def _say(**fields: object) -> None:
+    print(json.dumps(fields), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,25 @@
+"""A placement in a JSON file, for routers that no controller looks after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from google.protobuf import json_format
+
+from wire.errors import InvalidRequestError
+from wire.generated import orrery_pb2 as pb
+from wire.messages import placement_from_message
+from wire.placement import Placement
+
+
+def read_placement(path: Path) -> Placement:
+    """The placement in protobuf's JSON form of `orrery.v1.Placement`.
+
+    Raises:
+        InvalidRequestError: the file cannot be read or is not a placement; the message names it.
+    """
+    try:
+        message = json_format.Parse(path.read_text(encoding="utf-8"), pb.Placement())
+    except (OSError, UnicodeDecodeError, json_format.ParseError) as error:
+        raise InvalidRequestError(f"{path} is not a placement: {error}") from error
+    return placement_from_message(message)

@@ -1,0 +1,65 @@
+"""A request gets the same bits whatever happens around it, with experts in this process."""
+
+from __future__ import annotations
+
+import pytest
+
+from router_service.config import EngineConfig
+from router_service.outputs import FinishReason
+from tests.integration.router_service import exactness
+from tests.integration.router_service.harness import Bench, Result, mixed_requests
+from tests.support.deadline import run_async
+
+
+@pytest.fixture(scope="module")
+def expected(bench: Bench) -> list[Result]:
+    """What each of the mixed requests gets alone."""
+    return run_async(bench.alone(mixed_requests(bench.model.config.vocab_size)))
+
+
+def test_the_requests_are_worth_comparing(expected: list[Result]) -> None:
+    assert {result.finish_reason for result in expected} == {
+        FinishReason.LENGTH,
+        FinishReason.STOP,
+    }
+    assert len({result.tokens for result in expected}) == len(expected)
+    assert all(len(result.logprobs) == len(result.tokens) for result in expected)
+
+
+@pytest.mark.parametrize("config", exactness.SHAPES, ids=str)
+def test_alone_and_in_a_batch_of_32(
+    bench: Bench, expected: list[Result], config: EngineConfig
+) -> None:
+    run_async(exactness.check_batch(bench, expected, config))
+
+
+def test_after_preemption(bench: Bench, expected: list[Result]) -> None:
+    run_async(exactness.check_preemption(bench, expected))
+
+
+def test_a_replay_at_every_cut(bench: Bench, expected: list[Result]) -> None:
+    run_async(exactness.check_replay(bench, expected))
+
+
+def test_the_prefix_cache_filled_by_an_earlier_run(bench: Bench, expected: list[Result]) -> None:
+    requests = mixed_requests(bench.model.config.vocab_size)
+
+    async def twice() -> list[Result]:
+        config = EngineConfig(prefill_chunk=90)
+        doubled = [*requests, *requests]
+        got, engine = await bench.together(doubled, config)
+        assert engine.kv.pool.cached > 0
+        return got
+
+    assert not exactness.differences([*requests, *requests], run_async(twice()), expected * 2)
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_every_prompt_length_from_1_to_600(bench: Bench, micro_batches: int) -> None:
+    requests = exactness.sweep_requests(bench.model.config.vocab_size, range(1, 601))
+    config = EngineConfig(
+        max_waiting=600, micro_batches=micro_batches, prefill_chunk=256 // micro_batches + 9
+    )
+    want = run_async(bench.alone(requests))
+    got, _ = run_async(bench.together(requests, config))
+    assert not exactness.differences(requests, got, want)
