@@ -162,14 +162,15 @@ class RayActors:
     def _find_group(self) -> PlacementGroup:
         """The group of a former controller, or a new one. Best effort: one node takes them all."""
         try:
-            return get_placement_group(_GROUP)  # type: ignore[no-any-return]
+            group: PlacementGroup = get_placement_group(_GROUP)
         except ValueError:
-            return placement_group(
+            group = placement_group(
                 [bundle(self._blueprint.config)] * len(self._blueprint.workers),
                 strategy="SPREAD",
                 name=_GROUP,
                 lifetime="detached",
             )
+        return group
 
 
 class ControllerHost:
