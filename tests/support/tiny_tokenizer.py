@@ -22,9 +22,9 @@ SPECIALS = (
 )
 
 
+_MERGES = (b"he", b"ll", b"hell", b"hello", b" w")
+RANKS = {bytes([i]): i for i in range(256)} | {m: 256 + i for i, m in enumerate(_MERGES)}
+
+
 def tiny_tokenizer() -> Tokenizer:
-    ranks = {bytes([i]): i for i in range(256)}
-    for merge in (b"he", b"ll", b"hell", b"hello", b" w"):
-        ranks[merge] = len(ranks)
-    specials = {name: len(ranks) + i for i, name in enumerate(SPECIALS)}
-    return Tokenizer(ranks, specials)
+    return Tokenizer(RANKS, {name: len(RANKS) + i for i, name in enumerate(SPECIALS)})

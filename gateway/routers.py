@@ -1,0 +1,181 @@
+"""The routers that a gateway replica can ask, and which one it asks next."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from wire.errors import OrreryError, UnavailableError
+from wire.generated import orrery_pb2 as pb
+
+_log = logging.getLogger(__name__)
+_DESCRIBE_S = 2.0
+_READY = "ready"
+
+
+class RouterDirectory(Protocol):
+    """Where the routers are."""
+
+    async def addresses(self) -> Sequence[str]:
+        """host:port of every router.
+
+        Raises:
+            OrreryError: they cannot be known now; the last answer stays in force.
+        """
+        ...
+
+
+class RouterLink(Protocol):
+    """The way to one router: requests multiplexed over one stream."""
+
+    async def describe(self) -> pb.RouterDescription: ...
+
+    async def submit(self, submit: pb.Submit) -> AsyncIterator[pb.RequestOutput]:
+        """The request's outputs; raises UnavailableError, also later, when the way is lost."""
+        ...
+
+    async def abort(self, request_id: str) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class StaticDirectory:
+    """A fixed list of routers."""
+
+    routers: tuple[str, ...]
+
+    async def addresses(self) -> Sequence[str]:
+        return self.routers
+
+
+@dataclass(eq=False, kw_only=True)
+class Router:
+    """A router as this gateway sees it.
+
+    outstanding: generations of this gateway that run there.
+    retired: no longer in the directory; closed once nothing runs there.
+    description: what it last said of itself; None while it cannot be reached.
+    """
+
+    address: str
+    link: RouterLink
+    outstanding: int = 0
+    retired: bool = False
+    description: pb.RouterDescription | None = field(default=None)
+
+    @property
+    def healthy(self) -> bool:
+        description = self.description
+        return not self.retired and description is not None and description.state == _READY
+
+
+class RouterPool:
+    """Keeps links to the routers of a directory and hands out the least loaded healthy one."""
+
+    def __init__(
+        self,
+        directory: RouterDirectory,
+        connect: Callable[[str], RouterLink],
+        *,
+        poll_s: float = 0.5,
+    ) -> None:
+        self._directory = directory
+        self._connect = connect
+        self._poll_s = poll_s
+        self._routers: dict[str, Router] = {}
+        self._changed = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._watcher: asyncio.Task[None] | None = None
+
+    @property
+    def routers(self) -> tuple[Router, ...]:
+        return tuple(self._routers.values())
+
+    @property
+    def max_model_len(self) -> int | None:
+        """The context that every healthy router serves; None while there is none."""
+        return min((_described(r).max_model_len for r in self.routers if r.healthy), default=None)
+
+    async def start(self) -> None:
+        """Looks at the routers once, then keeps watching."""
+        await self._refresh()
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+
+    async def stop(self) -> None:
+        """Closes every link, which aborts what still runs on them."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.gather(self._watcher, return_exceptions=True)
+            self._watcher = None
+        routers, self._routers = self._routers, {}
+        await asyncio.gather(*(router.link.close() for router in routers.values()))
+
+    async def pick(self, wait_s: float, avoid: Collection[str] = ()) -> Router:
+        """The healthy router with the fewest outstanding generations.
+
+        Args:
+            wait_s: how long to wait for one.
+            avoid: addresses to take only if there is no other.
+
+        Raises:
+            UnavailableError: there was none in time.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                while not (healthy := [r for r in self.routers if r.healthy]):
+                    self._changed.clear()
+                    self._wake.set()
+                    await self._changed.wait()
+                return min(healthy, key=lambda r: (r.address in avoid, r.outstanding))
+        raise UnavailableError(f"no router was ready within {wait_s:g} s")
+
+    def report_lost(self, router: Router) -> None:
+        """Takes the router out until it answers again."""
+        router.description = None
+        self._wake.set()
+
+    async def _watch(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._poll_s):
+                    await self._wake.wait()
+                    # A lost router is not asked in a busy loop.
+                    await asyncio.sleep(self._poll_s / 10)
+            self._wake.clear()
+            await self._refresh()
+
+    async def _refresh(self) -> None:
+        try:
+            wanted = set(await self._directory.addresses())
+        except OrreryError as error:
+            _log.warning("the router directory does not answer: %s", error)
+            wanted = set(self._routers)
+        for router in self.routers:
+            router.retired = router.address not in wanted
+        gone = [r for r in self.routers if r.retired and not r.outstanding]
+        for router in gone:
+            del self._routers[router.address]
+        for address in sorted(wanted - set(self._routers)):
+            self._routers[address] = Router(address=address, link=self._connect(address))
+        await asyncio.gather(
+            *(self._look_at(router) for router in self.routers),
+            *(router.link.close() for router in gone),
+        )
+        self._changed.set()
+
+    async def _look_at(self, router: Router) -> None:
+        try:
+            async with asyncio.timeout(_DESCRIBE_S):
+                router.description = await router.link.describe()
+        except (OrreryError, TimeoutError):
+            router.description = None
+        self._changed.set()
+
+
+def _described(router: Router) -> pb.RouterDescription:
+    return router.description or pb.RouterDescription()
