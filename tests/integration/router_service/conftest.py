@@ -1,4 +1,4 @@
-"""One tiny random checkpoint for all engine tests."""
+"""Random checkpoints for all engine tests."""
 
 from __future__ import annotations
 
@@ -15,15 +15,39 @@ from tests.support.tiny_tokenizer import tiny_tokenizer
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A vocabulary as large as the tiny tokenizer's, so that stop strings can be watched."""
-    directory = tmp_path_factory.mktemp("tiny")
-    config = {"vocab_size": tiny_tokenizer().vocab_size, "eos_token_id": 7}
-    return write_random_checkpoint(directory, config, seed=3, with_tokenizer=False)
+    """Three layers, two of them with experts."""
+    return _written(tmp_path_factory.mktemp("tiny"), num_hidden_layers=3)
 
 
 @pytest.fixture(scope="session")
 def bench(checkpoint: Path) -> Bench:
     """The checkpoint with its experts in this process."""
+    return _loaded(checkpoint)
+
+
+@pytest.fixture(scope="session")
+def deep_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four layers with experts, so that four workers can have one each."""
+    return _written(tmp_path_factory.mktemp("deep"), num_hidden_layers=5)
+
+
+@pytest.fixture(scope="session")
+def deep_bench(deep_checkpoint: Path) -> Bench:
+    """The deep checkpoint with its experts in this process."""
+    return _loaded(deep_checkpoint)
+
+
+def _written(directory: Path, *, num_hidden_layers: int) -> Path:
+    """A vocabulary as large as the tiny tokenizer's, so that stop strings can be watched."""
+    config = {
+        "vocab_size": tiny_tokenizer().vocab_size,
+        "eos_token_id": 7,
+        "num_hidden_layers": num_hidden_layers,
+    }
+    return write_random_checkpoint(directory, config, seed=3, with_tokenizer=False)
+
+
+def _loaded(checkpoint: Path) -> Bench:
     torch.set_num_threads(1)
     model = load_router_model(checkpoint)
     experts = load_local_experts(checkpoint, numerics=model.numerics)

@@ -24,6 +24,14 @@ TIGHT = EngineConfig(kv_blocks=14, micro_batches=2, prefill_chunk=100, min_micro
 """So few KV blocks that requests have to be preempted."""
 
 
+def shape_name(config: EngineConfig) -> str:
+    """The part of a test's id that tells shapes apart."""
+    return (
+        f"chunk{config.prefill_chunk}-flight{config.micro_batches}-running{config.max_running}"
+        f"-{'prefixes' if config.prefix_cache else 'anew'}"
+    )
+
+
 def differences(requests: list[Request], got: list[Result], want: list[Result]) -> list[str]:
     """Names the requests that differ, and where."""
     found = []
