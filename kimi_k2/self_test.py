@@ -28,58 +28,67 @@ class ProductShape:
     """A product [rows, inner] x [inner, columns]; `batch` None for a plain one.
 
     transposed: the right operand is stored [columns, inner].
+    wide: done in float32 whatever the activation dtype is (gate, attention).
     """
 
     inner: int
     columns: int
     batch: int | None = None
     transposed: bool = True
+    wide: bool = False
 
 
 def product_shapes(config: ModelConfig) -> tuple[ProductShape, ...]:
     """Every product of the model, largest outputs cut to `_MAX_COLUMNS`."""
+    return (*_plain_shapes(config), *_batched_shapes(config))
+
+
+def _plain_shapes(config: ModelConfig) -> list[ProductShape]:
     hidden, heads = config.hidden_size, config.num_attention_heads
-    width = config.moe_intermediate_size
+    shared = config.moe_intermediate_size * config.n_shared_experts
     queries = heads * config.qk_head_dim
     low_rank = config.q_lora_rank
-    plain = {
+    sizes = {
         (hidden, config.latent_dim),
         (heads * config.v_head_dim, hidden),
         (hidden, 2 * config.intermediate_size),
         (config.intermediate_size, hidden),
-        (hidden, 2 * width * config.n_shared_experts),
-        (width * config.n_shared_experts, hidden),
-        (hidden, config.n_routed_experts),
+        (hidden, 2 * shared),
+        (shared, hidden),
         (hidden, config.vocab_size),
-        (hidden, 2 * width),
-        (width, hidden),
     }
-    plain |= {(hidden, queries)} if low_rank is None else {(hidden, low_rank), (low_rank, queries)}
-    batched = (
-        (config.qk_nope_head_dim, config.kv_lora_rank, heads, False),
-        (config.kv_lora_rank, config.v_head_dim, heads, True),
-        (config.latent_dim, BLOCK_SIZE, None, True),
-        (BLOCK_SIZE, config.kv_lora_rank, None, False),
-        (hidden, 2 * width, None, True),
-        (width, hidden, None, True),
-    )
-    return tuple(
+    sizes |= {(hidden, queries)} if low_rank is None else {(hidden, low_rank), (low_rank, queries)}
+    gate = ProductShape(inner=hidden, columns=config.n_routed_experts, wide=True)
+    return [gate] + [
         ProductShape(inner=inner, columns=min(columns, _MAX_COLUMNS))
-        for inner, columns in sorted(plain)
-    ) + tuple(
-        ProductShape(inner=inner, columns=columns, batch=n or max(_BATCH_COUNTS), transposed=t)
-        for inner, columns, n, t in batched
-    )
+        for inner, columns in sorted(sizes)
+    ]
+
+
+def _batched_shapes(config: ModelConfig) -> list[ProductShape]:
+    hidden, heads = config.hidden_size, config.num_attention_heads
+    width, latent = config.moe_intermediate_size, config.kv_lora_rank
+    many = max(_BATCH_COUNTS)
+    return [
+        ProductShape(inner=config.qk_nope_head_dim, columns=latent, batch=heads, transposed=False),
+        ProductShape(inner=latent, columns=config.v_head_dim, batch=heads),
+        ProductShape(inner=config.latent_dim, columns=BLOCK_SIZE, batch=many, wide=True),
+        ProductShape(inner=BLOCK_SIZE, columns=latent, batch=many, transposed=False, wide=True),
+        ProductShape(inner=hidden, columns=2 * width, batch=many),
+        ProductShape(inner=width, columns=hidden, batch=many),
+    ]
 
 
 def first_variant(candidate: Numerics, shapes: tuple[ProductShape, ...]) -> ProductShape | None:
     """The first shape whose rows change bits with the batch under the candidate, if any."""
     generator = torch.Generator().manual_seed(0)
 
-    def random(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator).to(candidate.device, candidate.dtype)
-
     for shape in shapes:
+        dtype = torch.float32 if shape.wide else candidate.dtype
+
+        def random(*size: int, dtype: torch.dtype = dtype) -> Tensor:
+            return torch.randn(size, generator=generator).to(candidate.device, dtype)
+
         batch = shape.batch or 1
         x = random(batch, candidate.max_rows, shape.inner)
         if shape.transposed:
@@ -111,4 +120,3 @@ def _same(candidate: Numerics, shape: ProductShape, x: Tensor, weight: Tensor) -
             few = min(count, shape.batch)
             block = x[:few, :quantum]
             yield torch.equal(product(block, few), single[:few, :quantum])
-        yield torch.equal(x[0] @ weight[0], single[0])

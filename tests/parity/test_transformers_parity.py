@@ -91,7 +91,7 @@ def _transformers_model(
     raw: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> DeepseekV3ForCausalLM:
     """Built from DeepseekV3Config: AutoConfig does not know kimi_k2."""
-    fields = {key: value for key, value in raw.items() if key not in ("model_type", "architectures")}
+    fields = {key: raw[key] for key in raw if key not in ("model_type", "architectures")}
     config = DeepseekV3Config(**fields, num_nextn_predict_layers=0)
     config._attn_implementation = "eager"
     model = DeepseekV3ForCausalLM(config).eval()
