@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from kimi_k2.latent_cache import BLOCK_SIZE, LatentCache
 from kimi_k2.local_experts import LocalExperts
 from kimi_k2.model import Model
+from tests.support.checkpoints import Preset
 from tests.support.models import random_model
 from tests.support.sequences import Runner, run_together
 
@@ -178,10 +180,28 @@ def test_thread_count(reference: Reference, threads: int) -> None:
     assert torch.equal(again.latents, reference.latents)
 
 
-def test_nano_geometry() -> None:
-    """K2's head and expert geometry, where products take other kernels than in the tiny model."""
-    overrides = {"vocab_size": VOCAB, "num_hidden_layers": 2}
-    reference = make_reference(*random_model(overrides, preset="nano"), length=300)
+ODD_SIZES = {
+    "hidden_size": 60,
+    "intermediate_size": 100,
+    "moe_intermediate_size": 20,
+    "num_attention_heads": 3,
+    "qk_rope_head_dim": 6,
+    "kv_lora_rank": 33,
+    "v_head_dim": 17,
+    "qk_nope_head_dim": 19,
+    "q_lora_rank": 21,
+}
+
+
+@pytest.mark.parametrize(
+    ("preset", "overrides"),
+    [("nano", {"num_hidden_layers": 2}), ("tiny", ODD_SIZES)],
+    ids=["nano-K2's sizes", "sizes that divide into no vector"],
+)
+def test_other_geometries(preset: Preset, overrides: dict[str, Any]) -> None:
+    """Where products and vectors take other code than in the tiny model."""
+    overrides = {"vocab_size": VOCAB, **overrides}
+    reference = make_reference(*random_model(overrides, preset=preset), length=300)
 
     async def run() -> None:
         rng = random.Random(8)

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from kimi_k2 import numerics as module
+from kimi_k2.arithmetic import Numerics
+from kimi_k2.config import ModelConfig
+from kimi_k2.errors import ConfigError, NumericsError
+from kimi_k2.numerics import prove_numerics
+from kimi_k2.self_test import ProductShape, first_variant
+from tests.support.checkpoints import config_dict
+from tests.support.models import unproven_numerics
+
+TINY = ModelConfig.from_dict(config_dict())
+NANO = ModelConfig.from_dict(config_dict(preset="nano"))
+ODD = {
+    "hidden_size": 60,
+    "intermediate_size": 100,
+    "moe_intermediate_size": 20,
+    "num_attention_heads": 3,
+    "qk_rope_head_dim": 6,
+    "kv_lora_rank": 33,
+    "v_head_dim": 17,
+    "qk_nope_head_dim": 19,
+    "q_lora_rank": 21,
+}
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Puts the thread count back."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("config", [TINY, NANO], ids=["tiny", "nano"])
+def test_fingerprint_is_the_same_for_any_thread_count(config: ModelConfig, threads: None) -> None:
+    found = set()
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        found.add(prove_numerics(config).fingerprint)
+    assert len(found) == 1
+
+
+def test_fingerprint_differs_between_sizes_formats_and_dtypes() -> None:
+    plain = ModelConfig.from_dict(config_dict(expert_format="bfloat16"))
+    odd = ModelConfig.from_dict(config_dict(ODD, "float32"))
+    fingerprints = {
+        prove_numerics(TINY).fingerprint,
+        prove_numerics(plain).fingerprint,
+        prove_numerics(NANO).fingerprint,
+        prove_numerics(odd).fingerprint,
+        prove_numerics(TINY, "bfloat16").fingerprint,
+    }
+    assert len(fingerprints) == 5
+
+
+def test_a_quantum_that_does_not_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that share a product with an odd number of others are made to differ."""
+    honest = Numerics.linear
+
+    def depends_on_rows(self: Numerics, x: Tensor, weight: Tensor) -> Tensor:
+        return honest(self, x, weight) * (1 + x.shape[0] // self.row_quantum % 2)
+
+    monkeypatch.setattr(Numerics, "linear", depends_on_rows)
+    with pytest.raises(NumericsError, match="no row quantum"):
+        prove_numerics(TINY)
+
+
+def test_a_batch_count_that_changes_bits_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = Numerics.batched
+
+    def depends_on_count(self: Numerics, a: Tensor, b: Tensor) -> Tensor:
+        return honest(self, a, b) + (a.shape[0] == 3)
+
+    monkeypatch.setattr(Numerics, "batched", depends_on_count)
+    shape = ProductShape(inner=16, columns=16, batch=8)
+    assert first_variant(unproven_numerics(), (shape,)) == shape
+
+
+def test_the_next_quantum_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuted = module.first_variant
+
+    def four_fails(candidate: Numerics, shapes: tuple[ProductShape, ...]) -> ProductShape | None:
+        return shapes[0] if candidate.row_quantum == 4 else refuted(candidate, shapes)
+
+    wanted = prove_numerics(TINY)
+    monkeypatch.setattr(module, "first_variant", four_fails)
+    numerics = prove_numerics(TINY)
+    assert numerics.row_quantum == 8
+    assert numerics.fingerprint == wanted.fingerprint
+
+
+def test_unknown_dtype() -> None:
+    with pytest.raises(ConfigError, match="float16"):
+        prove_numerics(TINY, "float16")
+
+
+@pytest.mark.parametrize("function", ["exp", "sigmoid", "silu"])
+def test_elementwise_bits_do_not_depend_on_size_or_layout(function: str, threads: None) -> None:
+    numerics = unproven_numerics()
+    apply = getattr(numerics, function)
+    x = torch.randn(700, 100, generator=torch.Generator().manual_seed(0)) * 4
+    wanted = apply(x)
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        assert torch.equal(apply(x), wanted)
+        for rows in (1, 2, 3, 17, 331):
+            assert torch.equal(apply(x[:rows]), wanted[:rows])
+        assert torch.equal(apply(x[:, 3:50]), wanted[:, 3:50])
+        assert torch.equal(apply(x.T), wanted.T)
+
+
+def test_masked_scores_are_exact_no_ops() -> None:
+    numerics = unproven_numerics()
+    assert numerics.exp(torch.full((100,), float("-inf"))).eq(0).all()
+    assert numerics.exp(torch.zeros(100)).eq(1).all()
+
+
+@pytest.mark.parametrize("rows", [0, 1, 4, 511, 513, 1100])
+def test_linear_takes_any_number_of_rows(rows: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1100, 48, generator=generator)
+    weight = torch.randn(80, 48, generator=generator)
+    numerics = unproven_numerics()
+    assert torch.equal(numerics.linear(x[:rows], weight), numerics.linear(x, weight)[:rows])
+
+
+def test_rms_norm_rows_are_independent() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(65, 256, generator=generator)
+    weight = torch.randn(256, generator=generator)
+    numerics = unproven_numerics()
+    wanted = numerics.rms_norm(x, weight, 1e-6)
+    for rows in (1, 2, 5, 64):
+        assert torch.equal(numerics.rms_norm(x[:rows], weight, 1e-6), wanted[:rows])
+    assert torch.allclose(wanted, torch.nn.functional.rms_norm(x, (256,), weight, 1e-6), atol=1e-6)
