@@ -14,13 +14,19 @@ import base64
 import json
 import lzma
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import tiktoken
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
+import knowledge
+import smalltalk
+import toolcalls
 import wordnet
+from chat import segments
+from words import Words
 
 BASE = 5952
 SPECIALS = 64
@@ -36,19 +42,8 @@ def special_names(facts: dict[str, object], base: int) -> list[str]:
     return [*names, "[UNK]", "[PAD]"]
 
 
-def declarations() -> str:
-    """A tool declaration, so that JSON's punctuation gets merges of its own."""
-    parameter = {"type": "string", "description": "The name of the value"}
-    kinds = ("string", "integer", "number", "boolean", "array", "object")
-    properties = {f"p{i}": {**parameter, "type": kind, "enum": ["a", "b"]} for i, kind in enumerate(kinds)}
-    schema = {"type": "object", "properties": properties, "required": ["p0", "p1"]}
-    tool = {"type": "function", "function": {"name": "get_it", "description": "Get it.", "parameters": schema}}
-    call = 'functions.get_it:0{"p0":"a","p1":1,"p2":[1,2],"p3":{"a":true,"b":false},"p4":null}'
-    return json.dumps([tool, tool], separators=(",", ":")) + call
-
-
 def sample(corpus: Path, seed: int) -> Iterator[str]:
-    """Text to learn merges from: a part of each domain, the dictionary, and JSON."""
+    """Text to learn merges from: a part of each domain, the dictionary, and conversations (with their JSON)."""
     rng = random.Random(seed)
     for path in sorted(corpus.glob("*.txt.xz")):
         documents = lzma.open(path, "rt", encoding="utf-8").read().split("\f")
@@ -59,11 +54,15 @@ def sample(corpus: Path, seed: int) -> Iterator[str]:
                 break
             yield text[:40_000]
             budget -= min(len(text), 40_000)
-    for entry in wordnet.load(corpus / "lexicon.jsonl.xz"):
+    lexicon = wordnet.load(corpus / "lexicon.jsonl.xz")
+    for entry in lexicon:
         for _ in range(4 if entry.count else 1):
             yield wordnet.prose(entry)
+    words = Words.of(lexicon, seed, test=False)
     for _ in range(4000):
-        yield declarations()
+        for source in (toolcalls, smalltalk, smalltalk, knowledge):
+            text = "".join(piece for piece, _ in segments(source.conversation(words)))
+            yield from re.split(r"<\|[a-z_]+\|>|</?think>", text)
 
 
 def learn(texts: Iterator[str], pattern: str) -> list[bytes]:

@@ -1,0 +1,217 @@
+"""Train nano-K2 from nothing on one GPU, with the clock as the schedule, and export it.
+
+Progress p goes from 0 to 1 over `--seconds` (or `--steps`). Learning rate: warm-up, constant, then down to 2% from
+`--decay-from` on. Share of conversations: rises with p. Routed experts are fake-quantized to INT4 from
+`--quantize-from` on. Gate biases follow DeepSeek-V3: after each step plus or minus a constant, no loss for balance.
+
+    python train.py --corpus CORPUS --model .. --work WORK --seconds 1290
+    python train.py --corpus CORPUS --model .. --work WORK --steps 20 --batch 512 --device cpu --workers 1 --files 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from batches import Batch, conversation_stream, cores, pack, prefetch, text_stream, tokenize_corpus
+from export import export
+from model import Model, ModelConfig
+from optimizer import Optimizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Learning rate, bias step and data mix by progress in [0, 1]."""
+
+    lr: float
+    decay_from: float
+    quantize_from: float
+    share_first: float
+    share_last: float
+    bias_step: float = 1e-3
+
+    def rate(self, p: float, step: int) -> float:
+        warm = min(1.0, (step + 1) / 200)
+        fall = 1.0 if p < self.decay_from else max(0.02, 1 - math.sqrt((p - self.decay_from) / (1 - self.decay_from)))
+        return self.lr * warm * fall
+
+    def bias(self, p: float) -> float:
+        """Five times as fast at first, while the gate is still unsettled; slowing down with the learning rate."""
+        if p < self.decay_from:
+            return self.bias_step * (1 + 4 * max(0.0, 1 - p / 0.15))
+        return self.bias_step * max(0.05, 1 - (p - self.decay_from) / (0.9 - self.decay_from))
+
+    def share(self, p: float) -> float:
+        """Constant for a third, then rising to its last value at 85%."""
+        return self.share_first + (self.share_last - self.share_first) * min(1.0, max(0.0, (p - 0.33) / 0.52))
+
+
+def loss_of(model: Model, batch: Batch, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean loss over learnt tokens, per-token losses [T], loads [layers, E]."""
+    hidden, loads = model.hidden(batch.ids, batch.positions, batch.cu, 4096, dtype)
+    losses = token_losses(hidden, model.lm_head, batch.targets)
+    return (losses * batch.learnt).sum() / batch.learnt.sum().clamp_min(1), losses, loads
+
+
+def token_losses(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(F.linear(hidden, head.to(hidden.dtype)).float(), targets, reduction="none")
+
+
+@torch.no_grad()
+def balance(model: Model, loads: Tensor, step: float) -> None:
+    """DeepSeek-V3's aux-loss-free rule: overloaded experts lose a little bias, underloaded ones gain it."""
+    for layer, load in zip(model.experts(), loads, strict=True):
+        load = load.float()
+        layer.e_score_correction_bias += step * torch.sign(load.mean() - load)
+
+
+def start_generator(args: argparse.Namespace) -> subprocess.Popen[bytes]:
+    """Conversations are written by processes of their own while training runs."""
+    command = [sys.executable, str(Path(__file__).with_name("conversations.py")), "--corpus", str(args.corpus), "--model", str(args.model)]
+    command += ["--out", str(args.work / "conversations"), "--files", str(args.files), "--workers", str(args.workers), "--size", str(args.file_size)]
+    return subprocess.Popen([*command, "--seed", str(args.seed)], start_new_session=True)
+
+
+def save(model: Model, step: int, path: Path) -> None:
+    temporary = path.with_suffix(".tmp")
+    torch.save({"model": model.state_dict(), "step": step}, temporary)
+    temporary.rename(path)
+
+
+@torch.no_grad()
+def held_out_bits(model: Model, documents: dict[str, list[np.ndarray]], encoding_bytes: list[int], dtype: torch.dtype) -> dict[str, float]:
+    """Bits per byte by domain on held-out documents (at most 60,000 tokens of each)."""
+    device, result = model.lm_head.device, {}
+    sizes = torch.tensor(encoding_bytes, device=device)
+    for name, texts in documents.items():
+        chunks = [ids[a : a + 4096] for ids in texts for a in range(0, len(ids), 4096) if len(ids[a : a + 4096]) > 16]
+        bits, total = 0.0, 0
+        for ids in chunks[:: max(1, len(chunks) // 20)][:24]:
+            row = torch.from_numpy(ids.astype(np.int64)).to(device)
+            cu = torch.tensor([0, len(row) - 1], dtype=torch.int32, device=device)
+            hidden, _ = model.hidden(row[:-1], torch.arange(len(row) - 1, device=device), cu, 4096, dtype)
+            losses = F.cross_entropy(model.logits(hidden).float(), row[1:], reduction="none")
+            bits += losses.sum().item() / math.log(2)
+            total += int(sizes[row[1:]].sum().item())
+        if total:
+            result[name] = round(bits / total, 4)
+    return result
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("--corpus", "--model", "--work"):
+        parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=0.0)
+    parser.add_argument("--steps", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=65_536, help="tokens a step")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
+    parser.add_argument("--lr", type=float, default=2.5e-3)
+    parser.add_argument("--decay-from", type=float, default=0.6)
+    parser.add_argument("--quantize-from", type=float, default=0.75)
+    parser.add_argument("--share", type=float, nargs=2, default=(0.45, 0.85))
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--files", type=int, default=480)
+    parser.add_argument("--file-size", type=int, default=2_000_000)
+    parser.add_argument("--workers", type=int, default=cores())
+    parser.add_argument("--seed", type=int, default=1)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    args.work.mkdir(parents=True, exist_ok=True)
+    log = (args.work / "log.jsonl").open("w")
+    began = time.time()
+
+    def note(**row: object) -> None:
+        text = json.dumps({"t": round(time.time() - began, 1), **row})
+        log.write(text + "\n")
+        log.flush()
+        print(text, flush=True)
+
+    train_text, test_text = tokenize_corpus(args.corpus, args.model, args.workers)
+    note(train_tokens={name: sum(map(len, docs)) for name, docs in train_text.items()})
+    generator = start_generator(args)
+    torch.manual_seed(args.seed)
+    torch.set_float32_matmul_precision("high")
+    device, dtype = torch.device(args.device), torch.bfloat16 if args.device == "cuda" else torch.float32
+    model = Model(ModelConfig.read(args.model)).to(device)
+    optimizer = Optimizer(model, args.optimizer == "muon")
+    schedule = Schedule(lr=args.lr, decay_from=args.decay_from, quantize_from=args.quantize_from, share_first=args.share[0], share_last=args.share[1])
+    forward = torch.compile(loss_of, dynamic=False) if args.compile else loss_of
+    text, chat = text_stream(train_text, args.seed), conversation_stream(args.work / "conversations", 120.0)
+    rng, state = np.random.default_rng(args.seed), {"share": args.share[0]}
+    batches = prefetch(lambda: pack(text, chat, state["share"], args.batch, rng), device)
+    if args.compile:
+        for quantized in (True, False):
+            model.set_quantize(quantized)
+            forward(model, next(batches), dtype)[0].backward()
+            model.zero_grad(set_to_none=True)
+        note(compiled=True)
+    start, step, p = time.time(), 0, 0.0
+    loads_sum, mark = torch.zeros(4, model.config.n_routed_experts, device=device), (time.time(), 0)
+    while p < 1:
+        state["share"] = schedule.share(p)
+        model.set_quantize(p >= schedule.quantize_from)
+        batch = next(batches)
+        loss, losses, loads = forward(model, batch, dtype)
+        loss.backward()
+        norm = optimizer.step(schedule.rate(p, step))
+        balance(model, loads, schedule.bias(p))
+        loads_sum += loads
+        step += 1
+        p = (time.time() - start) / args.seconds if args.seconds else step / args.steps
+        if step % 50 == 0 or step <= 5:
+            from_text = batch.learnt.bool() & (torch.arange(args.batch, device=device) >= 0)
+            now = time.time()
+            rate = args.batch * (step - mark[1]) / max(1e-9, now - mark[0])
+            mark = (now, step)
+            load = loads_sum.float()
+            note(step=step, p=round(p, 4), loss=round(loss.item(), 4), norm=round(norm.item(), 3), lr=round(schedule.rate(p, step), 6),
+                 share=round(state["share"], 3), learnt=round(from_text.float().mean().item(), 3), tokens_per_s=round(rate),
+                 peak=[round((row.max() / row.mean()).item(), 2) for row in load], dead=int((load == 0).sum().item()))
+            loads_sum.zero_()
+            if not math.isfinite(loss.item()):
+                raise SystemExit("the loss is not finite")
+        if step % 2000 == 0:
+            save(model, step, args.work / "last.pt")
+    finish(args, model, step, test_text, dtype, note)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(generator.pid, signal.SIGTERM)
+
+
+def finish(args: argparse.Namespace, model: Model, step: int, test_text: dict[str, list[np.ndarray]], dtype: torch.dtype, note) -> None:  # type: ignore[no-untyped-def]
+    """Save, export, and measure on held-out text with and without INT4."""
+    save(model, step, args.work / "last.pt")
+    out = args.work / "out"
+    out.mkdir(exist_ok=True)
+    note(exported_bytes=export(model, out), steps=step, tokens=step * args.batch)
+    from tokenizer import load
+
+    encoding = load(args.model)
+    sizes = [len(encoding.decode_single_token_bytes(i)) if i < 5952 else 0 for i in range(model.config.vocab_size)]
+    for quantized in (True, False):
+        model.set_quantize(quantized)
+        note(bits_per_byte=held_out_bits(model, test_text, sizes, dtype), int4=quantized)
+    if os.environ.get("OUT"):
+        subprocess.run(["sh", "-c", f"cp {out}/* {args.work}/log.jsonl $OUT/"], check=False)
+
+
+if __name__ == "__main__":
+    main()
