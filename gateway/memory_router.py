@@ -28,7 +28,8 @@ def tokens(
         reason = finish if len(allowed) == len(ids) else pb.FINISH_REASON_LENGTH
         todo = allowed[len(submit.output_token_ids) :]
         steps = [todo[i : i + per_step] for i in range(0, len(todo), per_step)] or [[]]
-        for step in steps:
+        for place, step in enumerate(steps, start=1):
+            last = place == len(steps)
             yield pb.RequestOutput(
                 token_ids=step,
                 logprobs=[_logprob(i, submit.sampling.logprobs) for i in step]
@@ -36,8 +37,9 @@ def tokens(
                 else [],
                 prompt_tokens=len(submit.prompt_token_ids),
                 cached_tokens=cached_tokens,
+                finish_reason=reason if last else pb.FINISH_REASON_UNSPECIFIED,
+                stop_reason=stop_reason if last else "",
             )
-        yield pb.RequestOutput(finish_reason=reason, stop_reason=stop_reason)
 
     return reply
 

@@ -51,10 +51,9 @@ async def events(
     async with contextlib.aclosing(outputs):
         try:
             async for index, output in outputs:
-                chunks = answer.take(index, output)
-                if not started:
-                    chunks = answer.opening() + chunks
-                    started = True
+                opening = [] if started else answer.opening()
+                chunks = opening + answer.take(index, output)
+                started = True
                 if chunks:
                     yield b"".join(event({**chunk, **extra}) for chunk in chunks)
         except (OrreryError, ModelError) as error:
