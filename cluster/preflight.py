@@ -7,28 +7,38 @@ import socket
 from cluster.blueprint import Blueprint, draw
 from cluster.config import ClusterConfig
 from cluster.errors import ConfigError, PreflightError
-from kimi_k2.checkpoint import Checkpoint
 from kimi_k2.errors import ModelError
 
 
-def preflight(config: ClusterConfig) -> Blueprint:
-    """The blueprint, once ports are known to be free and the checkpoint to be whole.
+def check_request(config: ClusterConfig) -> Blueprint:
+    """The blueprint of what is asked for, once its ports are known to be free. Takes milliseconds.
 
     Raises:
         ConfigError: what is asked for is impossible.
-        PreflightError: a port is taken, or the checkpoint is damaged.
+        PreflightError: a port is taken.
     """
     blueprint = draw(config)
     check_port(config.http.host, config.http.port, "--port or `http.port`")
     if config.controller.port:
         check_port(config.controller.host, config.controller.port, "`controller.port`")
+    return blueprint
+
+
+def check_model(blueprint: Blueprint) -> None:
+    """Reads the checkpoint's headers: every tensor there, whole, of the right shape and type.
+
+    Raises:
+        PreflightError: the checkpoint is damaged.
+    """
+    # torch takes seconds to import; mistakes in the request are told without waiting for it.
+    from kimi_k2.checkpoint import Checkpoint
+
     try:
         Checkpoint(blueprint.model_dir).check()
     except ModelError as error:
         raise PreflightError(
             f"the checkpoint in {blueprint.model_dir} cannot be served: {error}"
         ) from error
-    return blueprint
 
 
 def check_port(host: str, port: int, key: str) -> None:

@@ -33,10 +33,16 @@ _SWEEP_S = 3.0
 Event = Mapping[str, Any]
 
 
-def supervise(config: ClusterConfig, home: Home, on_event: Callable[[Event], None]) -> None:
+def supervise(
+    config: ClusterConfig,
+    home: Home,
+    check: Callable[[], None],
+    on_event: Callable[[Event], None],
+) -> None:
     """Runs the cluster until a signal asks for its end; then nothing of it is left.
 
     Args:
+        check: called while the child still imports; when it raises, nothing has been started.
         on_event: called in this thread with each event of `cluster.launch`.
 
     Raises:
@@ -55,11 +61,14 @@ def supervise(config: ClusterConfig, home: Home, on_event: Callable[[Event], Non
         )
         reader = threading.Thread(target=_read, args=(child, inbox), daemon=True)
         reader.start()
+        told = False
         try:
+            check()
+            told = True
             _tell(child, {"config": to_tree(config), "journal": str(home.journal)})
             failure = _follow(child, inbox, on_event)
         finally:
-            _end(child)
+            _end(child, _SWEEP_S if told else 0.0)
             end_all(_SWEEP_S)
             reader.join(_SWEEP_S)
     if failure is not None:
@@ -145,9 +154,9 @@ def _hang_up(child: subprocess.Popen[bytes]) -> None:
         child.stdin.close()
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
+def _end(child: subprocess.Popen[bytes], grace_s: float) -> None:
     _hang_up(child)
-    end = time.monotonic() + _SWEEP_S
+    end = time.monotonic() + grace_s
     while child.poll() is None and time.monotonic() < end:
         time.sleep(0.05)
     if child.poll() is None:

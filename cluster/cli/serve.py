@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 
 from cluster.cli.options import add_fleet_flags, add_http_flags, config_of
 from cluster.cli.progress import Progress
+from cluster.config import ClusterConfig
 from cluster.home import Run, home
+from cluster.supervisor import supervise
 
 _EXAMPLES = """\
 examples:
@@ -39,16 +40,17 @@ def run(options: argparse.Namespace) -> int:
     place = home()
     with place.hold():
         place.write(Run(pid=os.getpid(), state="starting", log=str(place.log)))
-        started = time.monotonic()
-        # torch takes a second to import; only who serves waits for it.
-        from cluster.preflight import preflight
-        from cluster.supervisor import supervise
-
-        blueprint = preflight(config)
-        print(f"orrery: {blueprint.model_name} from {blueprint.model_dir}")
-        for reason in blueprint.plan.reasons[:1]:
-            print(f"orrery: placement {reason}")
-        sys.stdout.flush()
-        supervise(config, place, Progress(place, started).take)
+        progress = Progress(place, time.monotonic())
+        supervise(config, place, lambda: _check(config), progress.take)
     print("orrery: stopped, nothing is left running")
     return 0
+
+
+def _check(config: ClusterConfig) -> None:
+    # It imports torch, which takes seconds; meanwhile the supervisor's child imports, too.
+    from cluster.preflight import check_model, check_request
+
+    blueprint = check_request(config)
+    print(f"orrery: {blueprint.model_name} from {blueprint.model_dir}")
+    print(f"orrery: placement {blueprint.plan.reasons[0]}", flush=True)
+    check_model(blueprint)
