@@ -60,7 +60,7 @@ class Bench:
         """All requests at once on one engine, which is stopped and clean afterwards."""
         engine = self.engine(config)
         engine.start()
-        results = await asyncio.gather(*(_result(RequestStream(engine, r)) for r in requests))
+        results = await asyncio.gather(*(collect(RequestStream(engine, r)) for r in requests))
         await wait_until_async(lambda: not engine.check_integrity(), "a clean engine", 10.0)
         await engine.stop()
         return list(results), engine
@@ -69,12 +69,12 @@ class Bench:
         """Each request by itself on an engine without prefix cache and without chunks."""
         engine = self.engine(ALONE)
         engine.start()
-        results = [await _result(RequestStream(engine, request)) for request in requests]
+        results = [await collect(RequestStream(engine, request)) for request in requests]
         await engine.stop()
         return results
 
 
-async def _result(stream: RequestStream) -> Result:
+async def collect(stream: RequestStream) -> Result:
     outputs = [output async for output in stream]
     last = outputs[-1]
     assert last.finish_reason is not None
