@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from prometheus_client import CollectorRegistry
 
-from kimi_k2.detokenizer import IncrementalDetokenizer
 from kimi_k2.errors import ModelError
 from monitoring.metrics import RouterMetrics
 from monitoring.server import ListenError, MetricsServer
@@ -25,6 +24,7 @@ from router_service.gateway_stream import GatewayStream
 from router_service.loaded_model import LoadedModel, load_model
 from router_service.servicer import Servicer
 from router_service.telemetry import Telemetry
+from router_service.visible_text import VisibleText
 from wire.channels import new_server
 from wire.errors import InternalError, OrreryError, StaleEpochError, UnavailableError
 from wire.generated import orrery_pb2 as pb
@@ -198,7 +198,7 @@ class RouterService:
         engine = Engine(
             loaded.model,
             experts.experts,
-            partial(IncrementalDetokenizer, loaded.tokenizer),
+            partial(VisibleText, loaded.tokenizer),
             config,
             Telemetry(self._metrics),
             loaded.model.numerics.device,

@@ -10,7 +10,7 @@ from router_service.sampling import SamplingParams
 
 
 class Detokenizer(Protocol):
-    """Token ids to text as they arrive (`kimi_k2.detokenizer.IncrementalDetokenizer`)."""
+    """Token ids to text as they arrive (`router_service.visible_text.VisibleText`)."""
 
     def push(self, ids: Iterable[int]) -> str: ...
 

@@ -10,7 +10,6 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry
 
-from kimi_k2.detokenizer import IncrementalDetokenizer
 from kimi_k2.experts import Experts
 from kimi_k2.model import Model
 from kimi_k2.tokenizer import Tokenizer
@@ -22,6 +21,7 @@ from router_service.request import Request
 from router_service.request_stream import RequestStream
 from router_service.sampling import SamplingParams
 from router_service.telemetry import Telemetry
+from router_service.visible_text import VisibleText
 from tests.support.deadline import wait_until_async
 
 ALONE = EngineConfig(prefix_cache=False, micro_batches=1, prefill_chunk=4096, kv_blocks=64)
@@ -49,9 +49,10 @@ class Bench:
         return Engine(
             self.model,
             self.experts,
-            partial(IncrementalDetokenizer, self.tokenizer),
+            partial(VisibleText, self.tokenizer),
             config,
             Telemetry(RouterMetrics(CollectorRegistry())),
+            device=self.model.numerics.device,
         )
 
     async def together(
