@@ -22,6 +22,14 @@ from tests.support.processes import MARK, describe, wait_for_none
 GRACE_SECONDS = 10.0
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--device",
+        default="cpu",
+        help="where the exactness tests compute: cpu (default), cuda",
+    )
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("ray"):

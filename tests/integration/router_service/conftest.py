@@ -20,9 +20,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def bench(checkpoint: Path) -> Bench:
+def bench(checkpoint: Path, pytestconfig: pytest.Config) -> Bench:
     """The checkpoint with its experts in this process."""
-    return _loaded(checkpoint)
+    return _loaded(checkpoint, pytestconfig)
 
 
 @pytest.fixture(scope="session")
@@ -32,9 +32,9 @@ def deep_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def deep_bench(deep_checkpoint: Path) -> Bench:
+def deep_bench(deep_checkpoint: Path, pytestconfig: pytest.Config) -> Bench:
     """The deep checkpoint with its experts in this process."""
-    return _loaded(deep_checkpoint)
+    return _loaded(deep_checkpoint, pytestconfig)
 
 
 def _written(directory: Path, *, num_hidden_layers: int) -> Path:
@@ -47,8 +47,8 @@ def _written(directory: Path, *, num_hidden_layers: int) -> Path:
     return write_random_checkpoint(directory, config, seed=3, with_tokenizer=False)
 
 
-def _loaded(checkpoint: Path) -> Bench:
+def _loaded(checkpoint: Path, pytestconfig: pytest.Config) -> Bench:
     torch.set_num_threads(1)
-    model = load_router_model(checkpoint)
+    model = load_router_model(checkpoint, device=pytestconfig.getoption("device"))
     experts = load_local_experts(checkpoint, numerics=model.numerics)
     return Bench(model=model, experts=experts, tokenizer=tiny_tokenizer())

@@ -69,13 +69,18 @@ def placement(owners: Owners, workers: Mapping[str, WorkerService], counter: int
 
 @asynccontextmanager
 async def started_workers(
-    checkpoint: Path, owners: Owners, count: int
+    checkpoint: Path, owners: Owners, count: int, device: str = "cpu"
 ) -> AsyncIterator[dict[str, WorkerService]]:
     """Workers that hold what `owners` gives them, ready; stopped afterwards."""
     plan = Placement(epoch=Epoch(term=0, counter=0), workers={}, owners=owners)
     workers = {
         worker_id: WorkerService(
-            WorkerConfig(worker_id=worker_id, model=checkpoint, experts=plan.experts_of(worker_id))
+            WorkerConfig(
+                worker_id=worker_id,
+                model=checkpoint,
+                experts=plan.experts_of(worker_id),
+                device=device,
+            )
         )
         for worker_id in worker_ids(count)
     }
@@ -94,7 +99,7 @@ async def remote_experts(
 ) -> AsyncIterator[RemoteExperts]:
     """Experts of `model` at `count` workers, all of them live."""
     owners = grid(model.config, worker_ids(count))
-    async with started_workers(checkpoint, owners, count) as workers:
+    async with started_workers(checkpoint, owners, count, str(model.numerics.device)) as workers:
         experts = RemoteExperts(
             model.config, model.numerics, "router-0", RouterMetrics(CollectorRegistry())
         )
