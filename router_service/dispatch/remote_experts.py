@@ -20,12 +20,12 @@ from monitoring.metrics import RouterMetrics
 from router_service.dispatch.call import Call
 from router_service.dispatch.expert_tokens import ExpertTokens
 from router_service.dispatch.fitness import Requirements
-from router_service.dispatch.live_table import NOBODY, LiveTable
+from router_service.dispatch.live_table import NOBODY
 from router_service.dispatch.options import DispatchOptions
+from router_service.dispatch.roster import Roster
 from router_service.dispatch.rows_in_flight import Part, RowsInFlight
-from router_service.dispatch.worker_link import WorkerLink
 from wire.codec import encode_request
-from wire.errors import InvalidRequestError, StaleEpochError
+from wire.errors import StaleEpochError
 from wire.frames import DispatchRequest
 from wire.placement import Epoch, Placement
 
@@ -63,8 +63,7 @@ class RemoteExperts:
     ) -> None:
         """`model_hash`: when given, workers with another one are not asked."""
         self._layers = {layer: index for index, layer in enumerate(config.moe_layers)}
-        self._n_routed_experts = config.n_routed_experts
-        self._requirements = Requirements(
+        requirements = Requirements(
             fingerprint=numerics.fingerprint,
             model_hash=model_hash,
             dtype=str(numerics.dtype).removeprefix("torch."),
@@ -72,17 +71,17 @@ class RemoteExperts:
             layers=config.moe_layers,
             n_routed_experts=config.n_routed_experts,
         )
-        self._router_id = router_id
         self._metrics = metrics
-        self._options = DispatchOptions() if options is None else options
         self._tokens = ExpertTokens(config.moe_layers, config.n_routed_experts, metrics)
         self._epoch = _NO_PLACEMENT
-        self._links: list[WorkerLink] = []
-        self._retired: list[WorkerLink] = []
-        self._owned = np.zeros((len(self._layers), self._n_routed_experts, 0), np.bool_)
-        self._table = LiveTable.of(self._owned)
         self._listeners: list[Callable[[], None]] = []
-        self._closed = False
+        self._roster = Roster(
+            router_id,
+            requirements,
+            DispatchOptions() if options is None else options,
+            metrics,
+            self._tell,
+        )
 
     @property
     def epoch(self) -> Epoch:
@@ -98,15 +97,17 @@ class RemoteExperts:
         """
         if placement.epoch < self._epoch:
             raise StaleEpochError(f"{placement.epoch} is below {self._epoch}, which is in use")
-        self._check(placement)
+        self._roster.adopt(placement)
         self._epoch = placement.epoch
         self._metrics.epoch.labels(part="term").set(placement.epoch.term)
         self._metrics.epoch.labels(part="counter").set(placement.epoch.counter)
-        self._connect(placement)
-        self._owned = self._owners(placement)
-        for index, link in enumerate(self._links):
-            link.assign(self._owned[:, :, index], placement.epoch.term)
-        self._refresh()
+
+    async def settled(self, timeout_s: float) -> bool:
+        """True once the newest placement is fully in effect; false if not after `timeout_s`.
+
+        Until then rows are still asked of former owners, which had better not be evicted.
+        """
+        return await self._roster.settled(timeout_s)
 
     async def dispatch(
         self, layer: int, x: Tensor, topk_idx: Tensor, topk_weights: Tensor, active: Tensor | None
@@ -132,7 +133,7 @@ class RemoteExperts:
 
     def is_live(self, layer: int, expert: int) -> bool:
         """See `Experts.is_live`."""
-        return self._table.is_live(self._layers[layer], expert)
+        return self._roster.table.is_live(self._layers[layer], expert)
 
     def add_listener(self, callback: Callable[[], None]) -> None:
         """`callback` is called on the loop whenever liveness may have changed."""
@@ -142,10 +143,10 @@ class RemoteExperts:
         """For the debug page: each worker as seen from here, tokens by layer and expert."""
         return {
             "epoch": {"term": self._epoch.term, "counter": self._epoch.counter},
-            "workers": {link.address.worker_id: link.snapshot() for link in self._links},
+            "workers": self._roster.snapshot(),
             "tokens": self._tokens.by_layer(),
             "dead": {
-                layer: int((self._table.only[index] == NOBODY).sum())
+                layer: int((self._roster.table.only[index] == NOBODY).sum())
                 for layer, index in self._layers.items()
             },
         }
@@ -156,22 +157,23 @@ class RemoteExperts:
 
     async def close(self) -> None:
         """Closes every stream; rows on their way are parked."""
-        self._closed = True
-        self._refresh()
-        for link in (*self._links, *self._retired):
-            await link.close()
+        await self._roster.close()
+
+    def _tell(self) -> None:
+        for callback in tuple(self._listeners):
+            callback()
 
     def _choose(
         self, layer: int, experts: NDArray[np.int64], tried: frozenset[str]
     ) -> NDArray[np.int16]:
-        load = np.array([link.outstanding for link in self._links], np.float64)
+        load = np.array([link.outstanding for link in self._roster.links], np.float64)
         without = None
         if tried:
-            without = np.array([link.address.worker_id in tried for link in self._links])
-        return self._table.choose(layer, experts, load, without)
+            without = np.array([link.address.worker_id in tried for link in self._roster.links])
+        return self._roster.table.choose(layer, experts, load, without)
 
     def _send(self, layer: int, flight: RowsInFlight, part: Part) -> None:
-        link = self._links[part.worker]
+        link = self._roster.links[part.worker]
         request_id = link.next_request_id()
         counts = part.wanted.sum(axis=1)
         x = flight.x
@@ -198,65 +200,3 @@ class RemoteExperts:
             failed=partial(flight.failed, part, link.address.worker_id),
         )
         link.send(request_id, message, call)
-
-    def _connect(self, placement: Placement) -> None:
-        """Keeps the links to workers that stay, opens new ones, retires the others."""
-        old = {(link.address.worker_id, link.address.address): link for link in self._links}
-        self._links = []
-        for address in placement.workers.values():
-            link = old.pop((address.worker_id, address.address), None)
-            if link is None:
-                link = WorkerLink(
-                    address,
-                    self._router_id,
-                    self._requirements,
-                    self._options,
-                    self._metrics,
-                    self._refresh,
-                )
-            link.address = address
-            self._links.append(link)
-        self._retired = [link for link in self._retired if not link.ended]
-        for link in old.values():
-            link.retire()
-            self._retired.append(link)
-
-    def _owners(self, placement: Placement) -> NDArray[np.bool_]:
-        """bool [layers, experts, workers]: what the placement gives to workers of our bits."""
-        index = {link.address.worker_id: number for number, link in enumerate(self._links)}
-        ours = self._requirements.fingerprint
-        alike = {w for w, address in placement.workers.items() if address.fingerprint in ("", ours)}
-        owned = np.zeros((len(self._layers), self._n_routed_experts, len(index)), np.bool_)
-        for layer, experts in placement.owners.items():
-            for expert, ids in enumerate(experts):
-                for worker_id in alike.intersection(ids):
-                    owned[self._layers[layer], expert, index[worker_id]] = True
-        return owned
-
-    def _refresh(self) -> None:
-        """Makes the table anew and tells the listeners."""
-        live = np.zeros_like(self._owned)
-        for index, link in enumerate(self._links):
-            if link.usable and not self._closed:
-                live[:, :, index] = self._owned[:, :, index] & link.held
-        self._table = LiveTable.of(live)
-        for callback in tuple(self._listeners):
-            callback()
-
-    def _check(self, placement: Placement) -> None:
-        for layer, experts in placement.owners.items():
-            if layer not in self._layers:
-                raise InvalidRequestError(f"layer {layer} of the model has no routed experts")
-            if len(experts) != self._n_routed_experts:
-                raise InvalidRequestError(
-                    f"layer {layer} of the placement has {len(experts)} experts,"
-                    f" the model's has {self._n_routed_experts}"
-                )
-        for worker_id, address in placement.workers.items():
-            if address.worker_id != worker_id:
-                raise InvalidRequestError(f"worker {worker_id} is listed as {address.worker_id}")
-        known = set(placement.workers)
-        for layer, experts in placement.owners.items():
-            strangers = {w for ids in experts for w in ids} - known
-            if strangers:
-                raise InvalidRequestError(f"layer {layer} names unknown worker {min(strangers)}")

@@ -89,7 +89,12 @@ class WorkerLink:
         return self._task.done()
 
     def assign(self, wanted: NDArray[np.bool_], term: int) -> None:
-        """What the newest placement says of this worker; bool [layers, experts] and its term."""
+        """What the newest placement says of this worker; bool [layers, experts] and its term.
+
+        Experts are loaded before a placement that names them is published, so it is believed
+        over what the worker said before; if it is wrong, the worker answers so.
+        """
+        self.held = self.held | (wanted & ~self.wanted)
         self.wanted = wanted
         self.term = term
         self._ask_again.set()

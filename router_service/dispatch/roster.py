@@ -1,0 +1,181 @@
+"""The workers of a placement, and who of them can be asked for what."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitoring.metrics import RouterMetrics
+from router_service.dispatch.fitness import Requirements
+from router_service.dispatch.live_table import LiveTable
+from router_service.dispatch.options import DispatchOptions
+from router_service.dispatch.worker_link import WorkerLink
+from wire.errors import InvalidRequestError
+from wire.placement import Placement
+
+Owned = NDArray[np.bool_]
+
+
+class Roster:
+    """Links to workers and the table of live experts, kept current.
+
+    A placement takes over expert by expert: where none of its owners can be asked yet, the former
+    owners still are, so that no row waits for a connection. Links that are needed no more are
+    retired, which lets their calls end.
+
+    links: in the order of the table's last dimension.
+    """
+
+    def __init__(
+        self,
+        router_id: str,
+        requirements: Requirements,
+        options: DispatchOptions,
+        metrics: RouterMetrics,
+        changed: Callable[[], None],
+    ) -> None:
+        """`changed` is called after the table has changed."""
+        self.links: list[WorkerLink] = []
+        self._router_id = router_id
+        self._requirements = requirements
+        self._options = options
+        self._metrics = metrics
+        self._changed = changed
+        self._index = {layer: index for index, layer in enumerate(requirements.layers)}
+        self._leaving: set[WorkerLink] = set()
+        self._retired: list[WorkerLink] = []
+        self._owned = self._nobody(0)
+        self._former = self._nobody(0)
+        self._closed = False
+        self._settled = asyncio.Event()
+        self.table = LiveTable.of(self._owned)
+
+    def adopt(self, placement: Placement) -> None:
+        """Makes its owners those to ask.
+
+        Raises:
+            InvalidRequestError: it does not fit the model; nothing changes.
+        """
+        self._check(placement)
+        answerable = dict(
+            zip(self.links, np.moveaxis(self._owned | self._former, 2, 0), strict=True)
+        )
+        staying = self._linked(placement)
+        self._leaving = answerable.keys() - set(staying)
+        self.links = [*staying, *(link for link in self.links if link in self._leaving)]
+        self._owned = self._owners(placement)
+        self._former = self._nobody(len(self.links))
+        for index, link in enumerate(self.links):
+            if link in answerable:
+                self._former[:, :, index] = answerable[link]
+            link.assign(self._owned[:, :, index], placement.epoch.term)
+        self.refresh()
+
+    async def settled(self, timeout_s: float) -> bool:
+        """True once every expert that has owners can be asked of one; false after `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._settled.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def refresh(self) -> None:
+        """Makes the table anew; links call it when something about them has changed."""
+        live, former = self._live(self._owned), self._live(self._former)
+        unserved: NDArray[np.bool_] = np.logical_not(live.any(axis=2))
+        if (unserved & self._owned.any(axis=2)).any():
+            self._settled.clear()
+            live = live | (former & unserved[..., np.newaxis])
+        else:
+            self._settled.set()
+            live = self._without_former(live)
+        self.table = LiveTable.of(live)
+        self._changed()
+
+    def snapshot(self) -> dict[str, Any]:
+        """Worker id to its link as seen from here."""
+        return {link.address.worker_id: link.snapshot() for link in self.links}
+
+    async def close(self) -> None:
+        """Closes every link; nothing is live any more."""
+        self._closed = True
+        self.refresh()
+        for link in (*self.links, *self._retired):
+            await link.close()
+
+    def _linked(self, placement: Placement) -> list[WorkerLink]:
+        """One link a worker of the placement, in its order; kept where worker and port stay."""
+        known = {(link.address.worker_id, link.address.address): link for link in self.links}
+        links = []
+        for address in placement.workers.values():
+            link = known.get((address.worker_id, address.address))
+            if link is None:
+                link = WorkerLink(
+                    address,
+                    self._router_id,
+                    self._requirements,
+                    self._options,
+                    self._metrics,
+                    self.refresh,
+                )
+            link.address = address
+            links.append(link)
+        return links
+
+    def _owners(self, placement: Placement) -> Owned:
+        """What the placement gives to workers of our bits."""
+        place = {worker_id: number for number, worker_id in enumerate(placement.workers)}
+        ours = self._requirements.fingerprint
+        alike = {w for w, address in placement.workers.items() if address.fingerprint in ("", ours)}
+        owned = self._nobody(len(self.links))
+        for layer, experts in placement.owners.items():
+            for expert, ids in enumerate(experts):
+                for worker_id in alike.intersection(ids):
+                    owned[self._index[layer], expert, place[worker_id]] = True
+        return owned
+
+    def _live(self, owned: Owned) -> Owned:
+        live = np.zeros_like(owned)
+        for index, link in enumerate(self.links):
+            if link.usable and not self._closed:
+                live[:, :, index] = owned[:, :, index] & link.held
+        return live
+
+    def _without_former(self, live: Owned) -> Owned:
+        """Every owner can be asked: who only used to be one is not needed any more."""
+        staying = [index for index, link in enumerate(self.links) if link not in self._leaving]
+        self.links = [self.links[index] for index in staying]
+        self._owned = self._owned[:, :, staying]
+        self._former = self._nobody(len(staying))
+        self._retired = [link for link in self._retired if not link.ended]
+        leaving, self._leaving = self._leaving, set()
+        for link in leaving:
+            link.retire()
+            self._retired.append(link)
+        return live[:, :, staying]
+
+    def _nobody(self, workers: int) -> Owned:
+        """bool [layers, experts, workers], all false."""
+        shape = (len(self._index), self._requirements.n_routed_experts, workers)
+        return np.zeros(shape, np.bool_)
+
+    def _check(self, placement: Placement) -> None:
+        for worker_id, address in placement.workers.items():
+            if address.worker_id != worker_id:
+                raise InvalidRequestError(f"worker {worker_id} is listed as {address.worker_id}")
+        for layer, experts in placement.owners.items():
+            if layer not in self._index:
+                raise InvalidRequestError(f"layer {layer} of the model has no routed experts")
+            if len(experts) != self._requirements.n_routed_experts:
+                raise InvalidRequestError(
+                    f"layer {layer} of the placement has {len(experts)} experts, the model's has"
+                    f" {self._requirements.n_routed_experts}"
+                )
+            strangers = {w for ids in experts for w in ids} - set(placement.workers)
+            if strangers:
+                raise InvalidRequestError(f"layer {layer} names unknown worker {min(strangers)}")
