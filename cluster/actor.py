@@ -9,7 +9,8 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from cluster.blueprint import Blueprint
 from cluster.controller import Controller
 from cluster.errors import StartError
 from cluster.fleet import Member, Phase, Role, new_fleet
+from cluster.gateways import Gateways
 from cluster.journal import next_term
 from cluster.members import actor_options, bundle, reachable, router_config, worker_config
 from cluster.probe import GrpcLink
@@ -182,7 +184,7 @@ class ControllerHost:
     def __init__(self, blueprint: Blueprint, journal: Path) -> None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
         config = blueprint.config
-        self._others: tuple[Process, ...] = ()
+        self._gateways = Gateways(f"{config.http.host}:{config.http.port}")
         self._actors = RayActors(blueprint)
         registry = CollectorRegistry()
         self._controller = Controller(
@@ -219,17 +221,19 @@ class ControllerHost:
         """As the admin page of that name."""
         return status_view(self._controller.fleet, self._everyone_else())
 
-    def routers(self) -> list[str]:
-        """Addresses of the routers that can take requests; gateways ask this."""
+    def routers(self, gateway: Mapping[str, Any] | None = None) -> list[str]:
+        """Addresses of the routers that can take requests. Gateways ask this again and again.
+
+        Args:
+            gateway: who asks: its `node`, `host`, `pid` and `metrics_address`.
+        """
+        if gateway is not None:
+            self._gateways.heard(gateway, time.monotonic())
         return [
             member.address
             for member in self._controller.fleet.of(Role.ROUTER)
             if member.phase is Phase.READY
         ]
-
-    def set_others(self, others: Sequence[Process]) -> None:
-        """Names processes that the controller does not manage, for its pages."""
-        self._others = tuple(others)
 
     def stop(self) -> None:
         """Ends every member and the controller's work; the actor itself is left to be killed."""
@@ -251,7 +255,7 @@ class ControllerHost:
             metrics_address=self._admin.address,
             state="ready",
         )
-        return (me, *self._others)
+        return (me, *self._gateways.living(time.monotonic()))
 
 
 ControllerActor: Any = ray.remote(ControllerHost)

@@ -24,7 +24,7 @@ from cluster.actor import CONTROLLER, NAMESPACE, ControllerActor
 from cluster.blueprint import Blueprint, draw
 from cluster.config_reader import read_config
 from cluster.errors import ClusterError, StartError
-from cluster.ingress.launch import gateway_processes, start_gateway, stop_gateway
+from cluster.ingress.launch import start_gateway, stop_gateway
 from cluster.members import processors
 
 _POLL_S = 0.3
@@ -53,7 +53,10 @@ def main() -> int:
     threading.Thread(target=_wait_for_end_of_input, args=(stop,), daemon=True).start()
     try:
         blueprint = draw(read_config(spec["config"]))
-        with _ray(blueprint, emit), _cluster(blueprint, Path(spec["journal"])) as controller:
+        with (
+            _ray(blueprint, emit, stop),
+            _cluster(blueprint, Path(spec["journal"])) as controller,
+        ):
             _bring_up(blueprint, controller, emit, stop)
             _watch(controller, emit, stop)
     except StopRequestedError:
@@ -65,7 +68,7 @@ def main() -> int:
 
 
 @contextlib.contextmanager
-def _ray(blueprint: Blueprint, emit: Emit) -> Iterator[None]:
+def _ray(blueprint: Blueprint, emit: Emit, stop: threading.Event) -> Iterator[None]:
     address = blueprint.config.ray.address
     emit({"event": "progress", "text": f"joining Ray at {address}" if address else "starting Ray"})
     private: dict[str, Any] = {
@@ -79,6 +82,8 @@ def _ray(blueprint: Blueprint, emit: Emit) -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         raise StartError(f"Ray did not start: {error}") from error
     try:
+        if stop.is_set():
+            raise StopRequestedError
         yield
     finally:
         ray.shutdown()
@@ -139,7 +144,6 @@ def _bring_up(blueprint: Blueprint, controller: Any, emit: Emit, stop: threading
     http = blueprint.config.http
     url = f"http://{http.host}:{http.port}"
     _await_http(url, deadline, stop)
-    ray.get(controller.set_others.remote(gateway_processes(blueprint)), timeout=_CONTROL_S)
     status = _status(controller)
     emit({"event": "ready", "url": url, "model": blueprint.model_name, "status": status})
 

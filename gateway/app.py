@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 
 from gateway.config import GatewayConfig
 from gateway.http import create_asgi
-from gateway.routers import RouterDirectory, StaticDirectory
+from gateway.routers import StaticDirectory
 from wire.errors import UnavailableError
 
 CONTROLLER = "orrery-controller"
@@ -64,22 +64,24 @@ class ControllerDirectory:
         return {
             "node": ray.get_runtime_context().get_node_id(),
             "pid": os.getpid(),
-            "host": ray.util.get_node_ip_address(),
+            "host": ray.util.get_node_ip_address(),  # type: ignore[no-untyped-call]
             "metrics_address": self._app.state.metrics_address,
         }
 
 
 class Gateway:
-    """One replica."""
+    """One replica. Serve pickles what it was made with again later, so that is plain data."""
 
-    def __init__(self, config: GatewayConfig, directory: RouterDirectory) -> None:
+    def __init__(self, config: GatewayConfig, routers: tuple[str, ...]) -> None:
         self._config = config
-        self._directory = directory
+        self._routers = routers
 
     def __serve_build_asgi_app__(self) -> Starlette:
-        app = create_asgi(self._config, self._directory)
-        if isinstance(self._directory, ControllerDirectory):
-            self._directory.speak_for(app)
+        if self._routers:
+            return create_asgi(self._config, StaticDirectory(self._routers))
+        directory = ControllerDirectory()
+        app = create_asgi(self._config, directory)
+        directory.speak_for(app)
         return app
 
 
@@ -92,7 +94,6 @@ def build_app(
         replicas: HTTP processes behind the one port.
         routers: fixed addresses; empty: those that the controller names.
     """
-    directory = StaticDirectory(tuple(routers)) if routers else ControllerDirectory()
     deployment: Any = serve.deployment(
         serve.ingress()(Gateway),
         name="gateway",
@@ -101,5 +102,5 @@ def build_app(
         graceful_shutdown_timeout_s=_GRACE_S,
         ray_actor_options={"num_cpus": 0},
     )
-    application: serve.Application = deployment.bind(config, directory)
+    application: serve.Application = deployment.bind(config, tuple(routers))
     return application

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from gateway.app import build_app
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.config import HTTPOptions
-from ray.serve.context import _get_global_client
 from ray.serve.exceptions import RayServeException
 
 from cluster.blueprint import Blueprint
 from cluster.errors import StartError
-from cluster.views import Process
+from gateway.app import build_app
 from gateway.config import GatewayConfig
 
 _APP = "orrery"
@@ -43,26 +39,6 @@ def start_gateway(blueprint: Blueprint) -> None:
         )
     except (RayError, RayServeException, RuntimeError) as error:
         raise StartError(f"the gateway did not start: {error}") from error
-
-
-def gateway_processes(blueprint: Blueprint) -> list[Process]:
-    """The gateway's replicas, for the status page."""
-    http = blueprint.config.http
-    client: Any = _get_global_client()
-    deployments = client.get_serve_details()["applications"][_APP]["deployments"].values()
-    replicas = [replica for deployment in deployments for replica in deployment["replicas"]]
-    return [
-        Process(
-            process_id=f"gateway-{number}",
-            role="gateway",
-            node=replica["node_id"] or "",
-            pid=replica["pid"] or 0,
-            address=f"{http.host}:{http.port}",
-            metrics_address="",
-            state=str(getattr(replica["state"], "value", replica["state"])).lower(),
-        )
-        for number, replica in enumerate(replicas)
-    ]
 
 
 def stop_gateway() -> None:
