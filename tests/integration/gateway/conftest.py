@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -51,24 +52,33 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
+@pytest.fixture(scope="session")
+def open_gateway(tiny_model: Path) -> Callable[..., AbstractContextManager[Gateway]]:
+    """Starts a gateway; keyword arguments change the configuration, `names` the routers."""
+
+    @contextlib.contextmanager
+    def open_one(names: tuple[str, ...] = ("a",), **changes: object) -> Iterator[Gateway]:
+        config = replace(
+            GatewayConfig(model=tiny_model, router_wait_s=2.0, router_poll_s=0.1), **changes
+        )
+        routers = {name: MemoryRouter(reply=tokens([])) for name in names}
+        registry = CollectorRegistry()
+        app = create_asgi(
+            config, StaticDirectory(names), connect=routers.__getitem__, registry=registry
+        )
+        with serve_http(app) as url:
+            yield Gateway(url=url, routers=routers, registry=registry)
+
+    return open_one
+
+
 @pytest.fixture
-def start_gateway(tiny_model: Path) -> Iterator[Callable[..., Gateway]]:
-    """Starts gateways; keyword arguments change the configuration, `names` the routers."""
+def start_gateway(
+    open_gateway: Callable[..., AbstractContextManager[Gateway]],
+) -> Iterator[Callable[..., Gateway]]:
+    """`open_gateway` for the length of a test."""
     with contextlib.ExitStack() as stack:
-
-        def start(names: tuple[str, ...] = ("a",), **changes: object) -> Gateway:
-            config = replace(
-                GatewayConfig(model=tiny_model, router_wait_s=2.0, router_poll_s=0.1), **changes
-            )
-            routers = {name: MemoryRouter(reply=tokens([])) for name in names}
-            registry = CollectorRegistry()
-            app = create_asgi(
-                config, StaticDirectory(names), connect=routers.__getitem__, registry=registry
-            )
-            url = stack.enter_context(serve_http(app))
-            return Gateway(url=url, routers=routers, registry=registry)
-
-        yield start
+        yield lambda *args, **changes: stack.enter_context(open_gateway(*args, **changes))
 
 
 @pytest.fixture

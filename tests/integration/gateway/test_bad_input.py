@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import httpx
@@ -18,10 +19,18 @@ GOOD: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content"
 PROMPT: dict[str, Any] = {"model": "tiny", "prompt": "hi"}
 
 
+@pytest.fixture(scope="module")
+def gateway(open_gateway: Callable[..., AbstractContextManager[Gateway]]) -> Iterator[Gateway]:
+    """One server for all of this: none of it may harm the next request."""
+    with open_gateway() as gateway:
+        yield gateway
+
+
 @pytest.fixture
 def http(gateway: Gateway) -> Iterator[httpx.Client]:
     """Afterwards the server must still answer."""
     gateway.says("hello<|im_end|>")
+    gateway.router.submits.clear()
     with gateway.http() as client:
         yield client
         assert client.post(CHAT, json=GOOD).status_code == 200
