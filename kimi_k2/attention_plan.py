@@ -12,9 +12,13 @@ from kimi_k2.arithmetic import Numerics
 from kimi_k2.batch import Segment
 from kimi_k2.latent_cache import BLOCK_SIZE
 
-_PREFILL_ROWS = 128
-"""Rows x heads of a prefill block: enough for an efficient product, few enough that a short
-segment wastes little."""
+_BLOCK_ROWS = (32, 128)
+"""Rows x heads of blocks of several tokens: the larger makes an efficient product, the smaller
+wastes less on a short segment."""
+
+_BLOCKS_AT_ONCE = 16
+"""Blocks that walk their pages together: their pages should stay in a processor's cache between
+being gathered and being used twice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +39,15 @@ class RowBlocks:
     """Blocks of equally many query rows, each of one sequence, longest context first.
 
     tokens: [blocks, tokens] int64 rows of the micro-batch; a short block repeats its last row.
-    real: bool [blocks, tokens], false for the repetitions.
+    places: [real] int64, where in `tokens`, read row by row, there is no repetition.
+    targets: [real] int64, `tokens` at those places.
     rows: query rows of a block: tokens x heads, padded to the quantum.
     steps: page after page of the sequences.
     """
 
     tokens: Tensor
-    real: Tensor
+    places: Tensor
+    targets: Tensor
     rows: int
     steps: tuple[PageStep, ...]
 
@@ -67,24 +73,30 @@ class _Block:
 
 
 def plan_attention(segments: Sequence[Segment], heads: int, numerics: Numerics) -> AttentionPlan:
-    """Splits segments into row blocks: single rows together, longer ones into prefill blocks."""
+    """Splits segments into row blocks and puts blocks of one size and similar context together."""
+    sizes = sorted({1, *(max(1, rows // heads) for rows in _BLOCK_ROWS)})
+    by_size: dict[int, list[_Block]] = {size: [] for size in sizes}
+    for segment in segments:
+        for first in range(0, segment.length, sizes[-1]):
+            length = min(sizes[-1], segment.length - first)
+            size = next(size for size in sizes if size >= length)
+            by_size[size].append(_Block(segment, first, length))
     device = numerics.device
-    tokens = max(1, _PREFILL_ROWS // heads)
-    single = [_Block(s, 0, 1) for s in segments if s.length == 1]
-    several = [
-        _Block(s, first, min(tokens, s.length - first))
-        for s in segments
-        if s.length > 1
-        for first in range(0, s.length, tokens)
-    ]
-    groups = [(single, 1), (several, tokens)]
     return AttentionPlan(
         positions=torch.cat([_range(s.position, s.length) for s in segments]).to(device),
         slots=torch.cat([_slots(s) for s in segments]).to(device),
         blocks=tuple(
-            _row_blocks(group, tokens, heads, numerics) for group, tokens in groups if group
+            _row_blocks(some, size, heads, numerics)
+            for size, blocks in by_size.items()
+            for some in _batches(blocks)
         ),
     )
+
+
+def _batches(blocks: list[_Block]) -> Iterable[list[_Block]]:
+    ordered = sorted(blocks, key=lambda block: -block.page_count)
+    for first in range(0, len(ordered), _BLOCKS_AT_ONCE):
+        yield ordered[first : first + _BLOCKS_AT_ONCE]
 
 
 def _range(start: int, length: int) -> Tensor:
@@ -98,7 +110,6 @@ def _slots(segment: Segment) -> Tensor:
 
 
 def _row_blocks(blocks: list[_Block], tokens: int, heads: int, numerics: Numerics) -> RowBlocks:
-    blocks = sorted(blocks, key=lambda block: -block.page_count)
     lengths = torch.tensor([block.length for block in blocks])[:, None]
     offsets = torch.minimum(torch.arange(tokens)[None], lengths - 1)
     starts = torch.tensor([b.segment.start + b.first for b in blocks])[:, None]
@@ -107,9 +118,11 @@ def _row_blocks(blocks: list[_Block], tokens: int, heads: int, numerics: Numeric
     row_positions = positions.repeat_interleave(heads, dim=1)
     padding = row_positions[:, -1:].expand(-1, rows - tokens * heads)
     row_positions = torch.cat((row_positions, padding), dim=1)
+    places = (torch.arange(tokens)[None] < lengths).view(-1).nonzero()[:, 0]
     return RowBlocks(
         tokens=(starts + offsets).to(numerics.device),
-        real=(torch.arange(tokens)[None] < lengths).to(numerics.device),
+        places=places.to(numerics.device),
+        targets=(starts + offsets).view(-1)[places].to(numerics.device),
         rows=rows,
         steps=tuple(_steps(blocks, row_positions, numerics.device)),
     )

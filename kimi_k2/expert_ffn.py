@@ -11,8 +11,9 @@ from torch.nn import functional as F
 from kimi_k2.arithmetic import Numerics
 
 _MAX_BLOCK_ROWS = 64
-_MAX_GATHERED_BYTES = 32 << 20
-"""Copies of weights made for one product; an expert larger than this is never copied."""
+_MAX_GATHERED_BYTES = 8 << 20
+"""Copies of weights made for one product, about what a processor's cache holds; an expert larger
+than this is never copied."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,14 +118,15 @@ def _run_blocks(
     if slot_of.shape[0] == 0:
         return
     places = first[:, None] + torch.arange(height)
-    real = places < end[:, None]
-    rows = order[torch.minimum(places, end[:, None] - 1)]
-    block_x = x.index_select(0, rows.view(-1)).view(-1, height, x.shape[1])
+    real = (places < end[:, None]).view(-1).nonzero()[:, 0]
+    rows = order.index_select(0, torch.minimum(places, end[:, None] - 1).view(-1))
+    block_x = x.index_select(0, rows).view(-1, height, x.shape[1])
     gate_up = numerics.batched(block_x, _select(weights.gate_up, slot_of).transpose(1, 2))
     down = numerics.batched(
         numerics.swiglu(gate_up), _select(weights.down, slot_of).transpose(1, 2)
     )
-    out.index_copy_(0, rows[real], down[real])
+    down = down.view(-1, x.shape[1]).index_select(0, real)
+    out.index_copy_(0, rows.index_select(0, real), down)
 
 
 def _select(weight: Tensor, slots: Tensor) -> Tensor:

@@ -30,14 +30,14 @@ def paged_attention(
     out = query.new_zeros(*query.shape[:2], value_dim)
     for blocks in plan.blocks:
         result = _attend(query, pages, value_dim, blocks, numerics)
-        out.index_copy_(0, blocks.tokens[blocks.real], result[blocks.real])
+        out.index_copy_(0, blocks.targets, result.index_select(0, blocks.places))
     return out
 
 
 def _attend(
     query: Tensor, pages: Tensor, value_dim: int, blocks: RowBlocks, numerics: Numerics
 ) -> Tensor:
-    """[blocks, tokens, heads, value_dim]."""
+    """[blocks * tokens, heads, value_dim]."""
     count, tokens = blocks.tokens.shape
     heads = query.shape[1]
     rows = query.index_select(0, blocks.tokens.view(-1)).view(count, tokens * heads, -1)
@@ -58,4 +58,4 @@ def _attend(
         values = numerics.batched(scores, keys[..., :value_dim])
         total[active].mul_(faded).add_(values)
         highest[active] = new_highest
-    return (total / weight)[:, : tokens * heads].view(count, tokens, heads, value_dim)
+    return (total / weight)[:, : tokens * heads].reshape(count * tokens, heads, value_dim)

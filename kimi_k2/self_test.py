@@ -20,7 +20,7 @@ from kimi_k2.latent_cache import BLOCK_SIZE
 _MAX_COLUMNS = 8192
 """Wider outputs are proven on this many columns, to bound start-up time and memory."""
 _BLOCK_COUNTS = (2, 3, 4, 5, 7, 8, 11, 16, 17, 24, 32, 33, 64, 100, 128)
-_BATCH_COUNTS = (1, 2, 3, 5, 8)
+_BATCH_COUNTS = (1, 2, 3, 5, 8, 16)
 
 
 @dataclass(frozen=True, kw_only=True)
