@@ -37,7 +37,8 @@ _K2_PATTERN = "|".join(
 # ids that the model was trained on; they also bound the regular expression's stack.
 _MAX_CHARS_PER_CALL = 400_000
 _MAX_RUN = 25_000
-_LONG_RUN = re.compile(rf"\s{{{_MAX_RUN + 1},}}|\S{{{_MAX_RUN + 1},}}")
+# Tried only where a run begins: elsewhere each character of a run would scan the rest of it.
+_LONG_RUN = re.compile(rf"(?<!\s)\s{{{_MAX_RUN + 1},}}|(?<!\S)\S{{{_MAX_RUN + 1},}}")
 
 
 class Tokenizer:

@@ -155,3 +155,10 @@ def test_overlapping_ids_are_refused() -> None:
         Tokenizer(ranks, {SPECIALS[0]: 3})
     with pytest.raises(TokenizerError, match="ids of their own"):
         Tokenizer(ranks, {"[A]": 256, "[B]": 256})
+
+
+def test_runs_just_below_the_limit_are_cut_quickly() -> None:
+    text = ("a" * 24_999 + " " * 24_999) * 20
+    start = time.monotonic()
+    assert "".join(_pieces(text)) == text
+    assert time.monotonic() - start < 2
