@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from experts_service.config import WorkerConfig, parse_experts
@@ -20,9 +21,9 @@ from wire.errors import OrreryError
 _DRAIN_S = 30.0
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Serves until SIGTERM or SIGINT, then drains; the exit status."""
-    arguments = _parser().parse_args()
+    arguments = _parser().parse_args(argv)
     try:
         config = _config(arguments)
         return asyncio.run(_serve(config))

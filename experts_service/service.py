@@ -71,7 +71,11 @@ class WorkerService:
         await self._health.add_to(self._server)
         add_expert_worker(self._server, Servicer(self))
         self.address = _bind(self._server, self._config.listen)
-        self._metrics_server.start()
+        try:
+            self._metrics_server.start()
+        except ListenError:
+            await self._server.stop(None)
+            raise
         self.metrics_address = self._metrics_server.address
         self._enter(WorkerState.LOADING)
         await self._server.start()

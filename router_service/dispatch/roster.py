@@ -87,10 +87,10 @@ class Roster:
     def refresh(self) -> None:
         """Makes the table anew; links call it when something about them has changed."""
         live, former = self._live(self._owned), self._live(self._former)
-        unserved: NDArray[np.bool_] = np.logical_not(live.any(axis=2))
-        if (unserved & self._owned.any(axis=2)).any():
+        unserved = ~np.any(live, axis=2)
+        if np.any(unserved & np.any(self._owned, axis=2)):
             self._settled.clear()
-            live = live | (former & unserved[..., np.newaxis])
+            live = live | (former & np.expand_dims(unserved, 2))
         else:
             self._settled.set()
             live = self._without_former(live)
