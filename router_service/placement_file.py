@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from google.protobuf import json_format
@@ -19,7 +20,10 @@ def read_placement(path: Path) -> Placement:
         InvalidRequestError: the file cannot be read or is not a placement; the message names it.
     """
     try:
-        message = json_format.Parse(path.read_text(encoding="utf-8"), pb.Placement())
-    except (OSError, UnicodeDecodeError, json_format.ParseError) as error:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(raw, dict):
+            raise InvalidRequestError(f"{path} is not a placement: it holds no JSON object")
+        message = json_format.ParseDict(raw, pb.Placement())
+    except (OSError, ValueError, RecursionError, json_format.ParseError) as error:
         raise InvalidRequestError(f"{path} is not a placement: {error}") from error
     return placement_from_message(message)

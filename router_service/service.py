@@ -89,6 +89,7 @@ class RouterService:
         self.metrics_address = self._metrics_server.address
         await self._server.start()
         self._loading = asyncio.create_task(self._load(), name="load")
+        self._loading.add_done_callback(self._load_ended)
 
     async def wait_ready(self) -> None:
         """Returns once the engine takes requests.
@@ -96,7 +97,7 @@ class RouterService:
         Raises:
             InternalError: loading failed; the message says why.
         """
-        await asyncio.shield(self._loading)
+        await asyncio.wait([self._loading])
         if self._state is RouterState.FAILED:
             raise InternalError(self._error)
 
@@ -139,7 +140,7 @@ class RouterService:
             return
         self._stopping = True
         await self._health.set_serving(False)
-        await self._loading
+        await asyncio.wait([self._loading])
         if self._watching is not None:
             self._watching.cancel()
         if self._engine is not None:
@@ -193,7 +194,7 @@ class RouterService:
             experts = await open_source(config, loaded, self._metrics)
         except (ModelError, OSError, RuntimeError) as error:
             _log.error("router %s cannot serve: %s", config.router_id, error)
-            await self._fail(str(error))
+            self._fail(str(error))
             return
         engine = Engine(
             loaded.model,
@@ -224,14 +225,20 @@ class RouterService:
             _log.error("the placement %s does not fit: %s", self._placement.epoch, error)
             self._placement = None
 
+    def _load_ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            _log.error("router %s failed to load", self._config.router_id, exc_info=error)
+            self._fail(f"loading failed: {error!r}")
+
     async def _watch(self, engine: Engine) -> None:
         await engine.failed.wait()
-        await self._fail(str(engine.refusal))
+        self._fail(str(engine.refusal))
+        await self._note_health()
 
-    async def _fail(self, error: str) -> None:
+    def _fail(self, error: str) -> None:
         self._error = error
         self._state = RouterState.FAILED
-        await self._note_health()
         self.failed.set()
 
     async def _note_health(self) -> None:
@@ -244,7 +251,14 @@ def _bind(server: Any, listen: str) -> str:
     try:
         port = server.add_insecure_port(listen)
     except RuntimeError as error:
-        raise ListenError(f"cannot listen on {listen}: {error}") from error
+        raise _cannot_listen(listen) from error
     if port == 0:
-        raise ListenError(f"cannot listen on {listen}: the port is in use or not this machine's")
+        raise _cannot_listen(listen)
     return f"{host}:{port}"
+
+
+def _cannot_listen(listen: str) -> ListenError:
+    return ListenError(
+        f"cannot listen on {listen}: the port is in use or the address is not this machine's; "
+        "give another host:port, port 0 takes a free one"
+    )

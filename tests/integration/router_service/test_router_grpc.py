@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from kimi_k2.tokenizer import Tokenizer
 from router_service.config import RouterConfig
+from router_service.scheduler import Scheduler
 from router_service.service import RouterService, RouterState
 from tests.support.checkpoints import write_random_checkpoint
 from tests.support.deadline import run_async, wait_until_async
@@ -310,6 +311,51 @@ def test_a_checkpoint_that_cannot_be_served_is_a_failed_router(tmp_path: Path) -
         await service.stop()
 
     run_async(main())
+
+
+def test_an_unforeseen_failure_to_load_is_a_failed_router(
+    full_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(config: RouterConfig) -> None:
+        raise ZeroDivisionError("made up")
+
+    async def main() -> None:
+        service = RouterService(local(full_checkpoint))
+        await service.start()
+        with pytest.raises(InternalError, match="made up"):
+            await service.wait_ready()
+        assert service.describe().state == "failed"
+        await service.stop()
+
+    monkeypatch.setattr("router_service.service.load_model", broken)
+    run_async(main())
+    assert "made up" in caplog.text
+
+
+def test_an_engine_that_dies_ends_its_requests_and_fails_the_router(
+    full_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        service = RouterService(local(full_checkpoint))
+        await service.start()
+        await service.wait_ready()
+        async with RouterClient(service.address) as client:
+            stream = client.generate()
+            long = await stream.submit(submit("long", max_tokens=5000))
+            await long.__anext__()
+            monkeypatch.setattr(Scheduler, "schedule", lambda self: 1 // 0)
+            *_, last = [output async for output in long]
+            assert last.error.code == "internal"
+            await wait_until_async(service.failed.is_set, "the failure", 10.0)
+            assert (await client.describe()).state == "failed"
+            assert await health(service) == health_pb2.HealthCheckResponse.NOT_SERVING
+            refused = await outputs_of(stream, submit("next"))
+            assert refused[0].error.code == "internal"
+            await stream.close()
+        await service.stop()
+
+    run_async(main())
+    assert "the engine failed" in caplog.text
 
 
 def test_metrics_and_debug_pages(full_checkpoint: Path) -> None:
