@@ -1,0 +1,146 @@
+"""Rows are split, failed, split again and combined, and come out right whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kimi_k2.combine import combine
+from router_service.dispatch.live_table import LiveTable
+from router_service.dispatch.rows_in_flight import Part, RowsInFlight
+from tests.support.deadline import run_async
+from wire.errors import UnavailableError
+
+EXPERTS, TOP_K, HIDDEN, LAYER = 12, 3, 5, 7
+
+
+def expert_row(x: Tensor, expert: int) -> Tensor:
+    return x * (expert + 1) + expert
+
+
+class Workers:
+    """Answers parts by arithmetic; some of them fail, in an order that the seed gives."""
+
+    def __init__(self, live: NDArray[np.bool_], failing: set[int], seed: int) -> None:
+        self.table = LiveTable.of(live[None])
+        self.failing = failing
+        self.rng = np.random.default_rng(seed)
+        self.waiting: list[tuple[RowsInFlight, Part]] = []
+        self.sent = 0
+
+    def choose(self, experts: NDArray[np.int64], tried: frozenset[str]) -> NDArray[np.int16]:
+        workers = self.table.live.shape[2]
+        without = np.array([str(w) in tried for w in range(workers)]) if tried else None
+        return self.table.choose(0, experts, self.rng.random(workers), without)
+
+    def send(self, flight: RowsInFlight, part: Part) -> None:
+        self.sent += 1
+        self.waiting.append((flight, part))
+
+    def answer_all(self) -> None:
+        while self.waiting:
+            flight, part = self.waiting.pop(int(self.rng.integers(len(self.waiting))))
+            if part.worker in self.failing:
+                flight.failed(part, str(part.worker), UnavailableError("lost"))
+            else:
+                flight.replied(part, self.rows(flight, part))
+
+    def rows(self, flight: RowsInFlight, part: Part) -> Tensor:
+        out = []
+        for place, row in enumerate(part.rows.tolist()):
+            wanted = part.wanted[place]
+            x = flight.x[row]
+            rows = [expert_row(x, e) for e in flight.experts[row][wanted].tolist()]
+            if part.whole[place]:
+                weights = torch.from_numpy(flight.weights[row : row + 1])
+                rows = list(combine(torch.stack(rows)[None], weights))
+            out += rows
+        return torch.stack(out)
+
+
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("failures", [0, 1, 2])
+def test_any_order_of_answers_and_failures(seed: int, failures: int) -> None:
+    run_async(_any_order(seed, failures))
+
+
+async def _any_order(seed: int, failures: int) -> None:
+    rng = np.random.default_rng(seed)
+    live = rng.random((EXPERTS, 4)) < 0.6
+    live[0] = False
+    failing = set(rng.permutation(4)[:failures].tolist())
+    workers = Workers(live, failing, seed)
+    rows = 17
+    x = torch.randn(rows, HIDDEN, generator=torch.Generator().manual_seed(seed))
+    experts = np.sort(np.stack([rng.permutation(EXPERTS)[:TOP_K] for _ in range(rows)]), axis=1)
+    weights = rng.random((rows, TOP_K), np.float32)
+    flight = RowsInFlight(x, experts, weights, LAYER, workers.choose, workers.send)
+    active = np.flatnonzero(rng.random(rows) < 0.8)
+    flight.start(active)
+    assert workers.sent <= 4
+    workers.answer_all()
+    result = await flight.result(torch.device("cpu"))
+
+    remaining = live.copy()
+    remaining[:, list(failing)] = False
+    homeless = ~remaining[experts].any(axis=2)
+    parked = homeless.any(axis=1)
+    expected = torch.stack(
+        [torch.stack([expert_row(x[r], int(e)) for e in experts[r]]) for r in range(rows)]
+    )
+    whole = combine(expected, torch.from_numpy(weights))
+    for row in range(rows):
+        if row not in active:
+            assert not result.rows[row].any()
+            assert row not in result.missing
+        elif parked[row]:
+            layer, expert = result.missing[row]
+            assert layer == LAYER
+            assert not remaining[expert].any()
+        else:
+            assert torch.equal(result.rows[row], whole[row])
+            assert row not in result.missing
+    if result.missing:
+        assert result.parked is not None
+        assert result.parked.nonzero()[:, 0].tolist() == sorted(result.missing)
+    else:
+        assert result.parked is None
+
+
+def test_nothing_to_send_is_done_at_once() -> None:
+    run_async(_nothing())
+
+
+async def _nothing() -> None:
+    workers = Workers(np.ones((EXPERTS, 2), np.bool_), set(), 0)
+    experts = np.tile(np.arange(TOP_K), (2, 1))
+    weights = np.ones((2, TOP_K), np.float32)
+    x = torch.ones(2, HIDDEN)
+    flight = RowsInFlight(x, experts, weights, LAYER, workers.choose, workers.send)
+    flight.start(np.empty(0, np.int64))
+    result = await asyncio.wait_for(flight.result(torch.device("cpu")), 5)
+    assert not result.rows.any()
+    assert result.parked is None
+
+
+def test_answers_in_and_out_of_inference_mode() -> None:
+    run_async(_modes())
+
+
+async def _modes() -> None:
+    """The engine may dispatch in inference mode, while the loop takes answers outside of it."""
+    workers = Workers(np.ones((EXPERTS, 2), np.bool_), set(), 0)
+    experts = np.tile(np.arange(TOP_K), (2, 1))
+    weights = np.ones((2, TOP_K), np.float32)
+    with torch.inference_mode():
+        x = torch.ones(2, HIDDEN)
+        flight = RowsInFlight(x, experts, weights, LAYER, workers.choose, workers.send)
+        flight.start(np.arange(2))
+    workers.answer_all()
+    result = await flight.result(torch.device("cpu"))
+    result.rows.add_(1)
