@@ -7,7 +7,7 @@ scraped. `docs/metrics.md` is made from these declarations.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -27,115 +27,94 @@ class RouterMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Registers every router series; raises ValueError when `registry` holds them already."""
-        self.ttft = Histogram(
+        declare = _Declarations(registry)
+        self.ttft = declare.histogram(
             "orrery_router_ttft_seconds",
             "From a request's arrival at the router to its first token.",
-            registry=registry,
-            buckets=FIRST_TOKEN_SECONDS,
+            FIRST_TOKEN_SECONDS,
         )
-        self.itl = Histogram(
+        self.itl = declare.histogram(
             "orrery_router_itl_seconds",
             "Between consecutive tokens of one request (inter-token latency).",
-            registry=registry,
-            buckets=TOKEN_SECONDS,
+            TOKEN_SECONDS,
         )
-        self.e2e = Histogram(
+        self.e2e = declare.histogram(
             "orrery_router_e2e_seconds",
             "From a request's arrival at the router to its end.",
-            registry=registry,
-            buckets=REQUEST_SECONDS,
+            REQUEST_SECONDS,
         )
-        self.queue_time = Histogram(
+        self.queue_time = declare.histogram(
             "orrery_router_queue_seconds",
             "From a request's arrival at the router to its first scheduled row.",
-            registry=registry,
-            buckets=QUEUE_SECONDS,
+            QUEUE_SECONDS,
         )
-        self.running = Gauge(
-            "orrery_router_running_requests", "Requests that hold KV blocks.", registry=registry
+        self.running = declare.gauge(
+            "orrery_router_running_requests", "Requests that hold KV blocks."
         )
-        self.waiting = Gauge(
-            "orrery_router_waiting_requests", "Requests not admitted yet.", registry=registry
-        )
-        self.parked = Gauge(
+        self.waiting = declare.gauge("orrery_router_waiting_requests", "Requests not admitted yet.")
+        self.parked = declare.gauge(
             "orrery_router_parked_requests",
             "Running requests that wait for an expert without a live copy.",
-            registry=registry,
         )
-        self.requests = Counter(
-            "orrery_router_requests",
-            "Requests that ended, by finish reason.",
-            ["finish_reason"],
-            registry=registry,
+        self.requests = declare.counter(
+            "orrery_router_requests", "Requests that ended, by finish reason.", "finish_reason"
         )
-        self.prompt_tokens = Counter(
-            "orrery_router_prompt_tokens", "Prompt tokens of admitted requests.", registry=registry
+        self.prompt_tokens = declare.counter(
+            "orrery_router_prompt_tokens", "Prompt tokens of admitted requests."
         )
-        self.generated_tokens = Counter(
-            "orrery_router_generated_tokens", "Tokens sampled and delivered.", registry=registry
+        self.generated_tokens = declare.counter(
+            "orrery_router_generated_tokens", "Tokens sampled and delivered."
         )
-        self.kv_blocks = Gauge(
+        self.kv_blocks = declare.gauge(
             "orrery_router_kv_blocks",
             "KV blocks by state: used by a request, cached for reuse, or free.",
-            ["state"],
-            registry=registry,
+            "state",
         )
-        self.prefix_query_tokens = Counter(
-            "orrery_router_prefix_query_tokens",
-            "Prompt tokens looked up in the prefix cache.",
-            registry=registry,
+        self.prefix_query_tokens = declare.counter(
+            "orrery_router_prefix_query_tokens", "Prompt tokens looked up in the prefix cache."
         )
-        self.prefix_hit_tokens = Counter(
-            "orrery_router_prefix_hit_tokens",
-            "Prompt tokens that the prefix cache already held.",
-            registry=registry,
+        self.prefix_hit_tokens = declare.counter(
+            "orrery_router_prefix_hit_tokens", "Prompt tokens that the prefix cache already held."
         )
-        self.preemptions = Counter(
+        self.preemptions = declare.counter(
             "orrery_router_preemptions",
             "Requests that gave up their KV blocks to be computed again later.",
-            registry=registry,
         )
-        self.step_seconds = Histogram(
+        self.step_seconds = declare.histogram(
             "orrery_router_step_seconds",
             "One micro-batch from its start to its sampled tokens.",
-            registry=registry,
-            buckets=TOKEN_SECONDS,
+            TOKEN_SECONDS,
         )
-        self.step_rows = Histogram(
-            "orrery_router_step_rows", "Rows in a micro-batch.", registry=registry, buckets=ROWS
+        self.step_rows = declare.histogram(
+            "orrery_router_step_rows", "Rows in a micro-batch.", ROWS
         )
-        self.dispatch_seconds = Histogram(
+        self.dispatch_seconds = declare.histogram(
             "orrery_router_dispatch_seconds",
             "From a dispatch message's send to its reply, by expert worker.",
-            ["worker"],
-            registry=registry,
-            buckets=MESSAGE_SECONDS,
+            MESSAGE_SECONDS,
+            "worker",
         )
-        self.dispatch_bytes = Counter(
+        self.dispatch_bytes = declare.counter(
             "orrery_router_dispatch_bytes",
             "Bytes of dispatch frames, by expert worker and direction (sent or received).",
-            ["worker", "direction"],
-            registry=registry,
+            "worker",
+            "direction",
         )
-        self.dispatch_errors = Counter(
+        self.dispatch_errors = declare.counter(
             "orrery_router_dispatch_errors",
             "Dispatch messages that failed, by expert worker and error code.",
-            ["worker", "code"],
-            registry=registry,
+            "worker",
+            "code",
         )
-        self.expert_tokens = Counter(
-            "orrery_router_expert_tokens",
-            "Expert-token pairs dispatched, by layer.",
-            ["layer"],
-            registry=registry,
+        self.expert_tokens = declare.counter(
+            "orrery_router_expert_tokens", "Expert-token pairs dispatched, by layer.", "layer"
         )
-        self.balancedness = Gauge(
+        self.balancedness = declare.gauge(
             "orrery_router_balancedness_ratio",
             "Mean load over maximum load of a layer's experts; 1 is perfect.",
-            ["layer"],
-            registry=registry,
+            "layer",
         )
-        self.epoch = _epoch("orrery_router_epoch", registry)
+        self.epoch = declare.epoch("orrery_router_epoch")
 
 
 class WorkerMetrics:
@@ -143,50 +122,36 @@ class WorkerMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Registers every worker series; raises ValueError when `registry` holds them already."""
-        self.expert_tokens = Counter(
-            "orrery_worker_expert_tokens",
-            "Expert-token pairs computed, by layer.",
-            ["layer"],
-            registry=registry,
+        declare = _Declarations(registry)
+        self.expert_tokens = declare.counter(
+            "orrery_worker_expert_tokens", "Expert-token pairs computed, by layer.", "layer"
         )
-        self.ffn_seconds = Histogram(
-            "orrery_worker_ffn_seconds",
-            "One grouped feed-forward of one layer.",
-            registry=registry,
-            buckets=MESSAGE_SECONDS,
+        self.ffn_seconds = declare.histogram(
+            "orrery_worker_ffn_seconds", "One grouped feed-forward of one layer.", MESSAGE_SECONDS
         )
-        self.batch_rows = Histogram(
+        self.batch_rows = declare.histogram(
             "orrery_worker_batch_rows",
             "Rows of all routers that one grouped feed-forward took.",
-            registry=registry,
-            buckets=ROWS,
+            ROWS,
         )
-        self.queue_seconds = Histogram(
+        self.queue_seconds = declare.histogram(
             "orrery_worker_queue_seconds",
             "From a dispatch message's arrival to the start of its feed-forward.",
-            registry=registry,
-            buckets=MESSAGE_SECONDS,
+            MESSAGE_SECONDS,
         )
-        self.experts_held = Gauge(
-            "orrery_worker_experts_held",
-            "Physical experts loaded, by layer.",
-            ["layer"],
-            registry=registry,
+        self.experts_held = declare.gauge(
+            "orrery_worker_experts_held", "Physical experts loaded, by layer.", "layer"
         )
-        self.memory_bytes = Gauge(
-            "orrery_worker_memory_bytes", "Resident bytes of expert weights.", registry=registry
+        self.memory_bytes = declare.gauge(
+            "orrery_worker_memory_bytes", "Resident bytes of expert weights."
         )
-        self.bad_frames = Counter(
-            "orrery_worker_bad_frames",
-            "Dispatch frames refused, by error code.",
-            ["code"],
-            registry=registry,
+        self.bad_frames = declare.counter(
+            "orrery_worker_bad_frames", "Dispatch frames refused, by error code.", "code"
         )
-        self.state = Gauge(
+        self.state = declare.gauge(
             "orrery_worker_state",
             "1 for the state that the worker is in, 0 for the others.",
-            ["state"],
-            registry=registry,
+            "state",
         )
 
 
@@ -195,21 +160,21 @@ class GatewayMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Registers every gateway series; raises ValueError when `registry` holds them already."""
-        self.http_requests = Counter(
+        declare = _Declarations(registry)
+        self.http_requests = declare.counter(
             "orrery_gateway_http_requests",
             "HTTP requests answered, by path and status code.",
-            ["path", "code"],
-            registry=registry,
+            "path",
+            "code",
         )
-        self.open_streams = Gauge(
-            "orrery_gateway_open_streams", "Event streams open to clients.", registry=registry
+        self.open_streams = declare.gauge(
+            "orrery_gateway_open_streams", "Event streams open to clients."
         )
-        self.request_seconds = Histogram(
+        self.request_seconds = declare.histogram(
             "orrery_gateway_request_seconds",
             "From an HTTP request's arrival to the last byte of its answer, by path.",
-            ["path"],
-            registry=registry,
-            buckets=REQUEST_SECONDS,
+            REQUEST_SECONDS,
+            "path",
         )
 
 
@@ -218,18 +183,16 @@ class ControllerMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Registers the controller's series; raises ValueError when `registry` holds them."""
-        self.workers = Gauge(
-            "orrery_controller_workers", "Expert workers by state.", ["state"], registry=registry
+        declare = _Declarations(registry)
+        self.workers = declare.gauge(
+            "orrery_controller_workers", "Expert workers by state.", "state"
         )
-        self.routers = Gauge(
-            "orrery_controller_routers", "Routers by state.", ["state"], registry=registry
-        )
-        self.epoch = _epoch("orrery_controller_epoch", registry)
-        self.restarts = Counter(
+        self.routers = declare.gauge("orrery_controller_routers", "Routers by state.", "state")
+        self.epoch = declare.epoch("orrery_controller_epoch")
+        self.restarts = declare.counter(
             "orrery_controller_restarts",
             "Processes started again after a failure, by role.",
-            ["role"],
-            registry=registry,
+            "role",
         )
 
 
@@ -239,7 +202,22 @@ def set_state(gauge: Gauge, states: Iterable[str], current: str) -> None:
         gauge.labels(state=state).set(float(state == current))
 
 
-def _epoch(name: str, registry: CollectorRegistry) -> Gauge:
-    return Gauge(
-        name, "The placement's epoch, by part (term or counter).", ["part"], registry=registry
-    )
+class _Declarations:
+    """Series of one registry, declared in a line each."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        return Counter(name, meaning, labels, registry=self._registry)
+
+    def gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
+        return Gauge(name, meaning, labels, registry=self._registry)
+
+    def histogram(
+        self, name: str, meaning: str, buckets: Sequence[float], *labels: str
+    ) -> Histogram:
+        return Histogram(name, meaning, labels, buckets=buckets, registry=self._registry)
+
+    def epoch(self, name: str) -> Gauge:
+        return self.gauge(name, "The placement's epoch, by part (term or counter).", "part")
