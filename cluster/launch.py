@@ -28,6 +28,7 @@ from cluster.ingress.launch import start_gateway, stop_gateway
 from cluster.members import processors
 
 _POLL_S = 0.3
+_WATCH_S = 1.0
 _CONTROL_S = 30.0
 _STOP_S = 12.0
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024
@@ -120,7 +121,7 @@ def _bring_up(blueprint: Blueprint, controller: Any, emit: Emit, stop: threading
 
     def gateway() -> None:
         try:
-            start_gateway(blueprint)
+            start_gateway(blueprint, stop)
         except ClusterError as error:
             failed.append(error)
 
@@ -150,19 +151,29 @@ def _bring_up(blueprint: Blueprint, controller: Any, emit: Emit, stop: threading
 
 def _watch(controller: Any, emit: Emit, stop: threading.Event) -> None:
     """Tells of every change until it is time to stop."""
-    while not stop.wait(1.0):
+    away = False
+    while not stop.wait(_WATCH_S):
         try:
-            emit({"event": "status", "status": _status(controller)})
+            status = _status(controller)
         except StartError as error:
             # Ray starts it again; routers and workers go on meanwhile.
-            print(error, file=sys.stderr)
+            if not away:
+                emit({"event": "progress", "text": str(error)})
+            away = True
+            continue
+        if away:
+            emit({"event": "progress", "text": "the controller is back"})
+        away = False
+        emit({"event": "status", "status": status})
 
 
 def _status(controller: Any) -> dict[str, Any]:
     try:
         status: dict[str, Any] = ray.get(controller.status.remote(), timeout=_CONTROL_S)
     except RayError as error:
-        raise StartError(f"the controller does not answer: {error}") from error
+        # The last line of Ray's account is the cause; the rest is the way it took.
+        cause = str(error).strip().splitlines()[-1]
+        raise StartError(f"the controller does not answer: {cause}") from error
     return status
 
 

@@ -78,7 +78,8 @@ def supervise(
 def environment(base: Mapping[str, str]) -> dict[str, str]:
     """The child's environment: what Ray and Serve read at import, and hand down to every process.
 
-    Serve's helper ports are fixed by default and would collide with a second cluster's.
+    Serve's helper ports are fixed by default and would collide with a second cluster's. Its
+    patience with its own proxy, 15 s in all, is too short for a busy machine.
     """
     fallback, metrics, stats = _free_ports(3)
     root = str(Path(__file__).resolve().parents[1])
@@ -92,7 +93,10 @@ def environment(base: Mapping[str, str]) -> dict[str, str]:
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        "RAY_SERVE_HAPROXY_STARTUP_TIMEOUT_S": "120",
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
+        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_worker_niceness": "0",
     }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.config import HTTPOptions
@@ -13,32 +16,45 @@ from gateway.app import build_app
 from gateway.config import GatewayConfig
 
 _APP = "orrery"
+_ATTEMPTS = 3
 
 
-def start_gateway(blueprint: Blueprint) -> None:
-    """Returns when the routes are live.
+def start_gateway(blueprint: Blueprint, stop: threading.Event) -> None:
+    """Returns when the routes are live, or `stop` is set.
+
+    Tried again when Serve gives up on one of its own actors, as it does on a busy machine.
 
     Raises:
         StartError: Serve refuses.
     """
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            _run(blueprint)
+        except (RayError, RayServeException, RuntimeError) as error:
+            if stop.is_set():
+                return
+            if attempt == _ATTEMPTS:
+                raise StartError(f"the gateway did not start: {error}") from error
+            print(f"the gateway is started again: {error}", file=sys.stderr)
+            stop_gateway()
+        else:
+            return
+
+
+def _run(blueprint: Blueprint) -> None:
     http = blueprint.config.http
     config = GatewayConfig(
         model=blueprint.model_dir,
         model_name=blueprint.model_name,
         metrics_listen=f"{blueprint.metrics_listen}:0",
     )
-    try:
-        # Only on the head: two nodes on one machine would want the same port.
-        serve.start(
-            http_options=HTTPOptions(host=http.host, port=http.port), proxy_location="HeadOnly"
-        )
-        serve.run(
-            build_app(config, replicas=blueprint.config.gateway.replicas),
-            name=_APP,
-            route_prefix="/",
-        )
-    except (RayError, RayServeException, RuntimeError) as error:
-        raise StartError(f"the gateway did not start: {error}") from error
+    # Only on the head: two nodes on one machine would want the same port.
+    serve.start(http_options=HTTPOptions(host=http.host, port=http.port), proxy_location="HeadOnly")
+    serve.run(
+        build_app(config, replicas=blueprint.config.gateway.replicas),
+        name=_APP,
+        route_prefix="/",
+    )
 
 
 def stop_gateway() -> None:
