@@ -83,15 +83,21 @@ class Numerics:
         return self._elementwise(torch.cos, angles), self._elementwise(torch.sin, angles)
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        """RMSNorm over the last dimension, in float32 and rounded to the dtype of `x`."""
+        """RMSNorm of x [rows, width], in float32 and rounded to the dtype of `x`."""
         wide = x.float().contiguous()
-        variance = (wide * wide).mean(-1, keepdim=True)
+        variance = self._row_means(wide * wide)
         return weight * (wide * torch.rsqrt(variance + eps)).to(x.dtype)
 
     def swiglu(self, gate_up: Tensor) -> Tensor:
         """[..., 2 * width], gate half first, to silu(gate) * up: [..., width]."""
         gate, up = gate_up.chunk(2, dim=-1)
         return self.silu(gate) * up
+
+    def _row_means(self, x: Tensor) -> Tensor:
+        """[rows, width] to [rows, 1], in blocks: a device shares out a sum by the row count."""
+        parts = torch.split(self.pad_rows(x), self.max_rows)
+        means = [part.mean(-1, keepdim=True) for part in parts]
+        return (means[0] if len(means) == 1 else torch.cat(means))[: x.shape[0]]
 
     def _elementwise(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         if x.is_cuda:

@@ -129,12 +129,17 @@ def _row_blocks(blocks: list[_Block], tokens: int, heads: int, numerics: Numeric
 
 
 def _steps(blocks: list[_Block], positions: Tensor, device: torch.device) -> Iterable[PageStep]:
-    lowest = positions[:, 0]
-    for page in range(blocks[0].page_count):
-        active = [block for block in blocks if block.page_count > page]
-        ids = torch.tensor([block.segment.block_table[page] for block in active])
-        keys = _range(page * BLOCK_SIZE, BLOCK_SIZE)
+    """One transfer of tables and positions for all pages; the rest is made on the device."""
+    counts = [block.page_count for block in blocks]
+    table = torch.zeros(counts[0], len(blocks), dtype=torch.int64)
+    for number, (block, count) in enumerate(zip(blocks, counts, strict=True)):
+        table[:count, number] = torch.tensor(block.segment.block_table[:count])
+    table, moved = table.to(device), positions.to(device)
+    keys = torch.arange(BLOCK_SIZE, device=device)
+    lowest = positions[:, 0].tolist()
+    for page in range(counts[0]):
+        active = sum(count > page for count in counts)
         masked = None
-        if int(lowest[: len(active)].min()) < int(keys[-1]):
-            masked = (keys > positions[: len(active), :, None]).to(device)
-        yield PageStep(pages=ids.to(device), masked=masked)
+        if min(lowest[:active]) < (page + 1) * BLOCK_SIZE - 1:
+            masked = keys + page * BLOCK_SIZE > moved[:active, :, None]
+        yield PageStep(pages=table[page, :active], masked=masked)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -49,19 +48,9 @@ def _outputs(config: ModelConfig, numerics: Numerics) -> dict[str, Tensor]:
     product = numerics.linear(
         x, canaries.values(min(config.vocab_size, _MAX_COLUMNS), hidden, hidden)
     )
-    scores = numerics.sigmoid(
-        replace(numerics, dtype=torch.float32).linear(
-            x.float(), canaries.values(config.n_routed_experts, hidden, hidden).float()
-        )
-    )
-    gate = GateConfig(
-        n_group=config.n_group,
-        topk_group=config.topk_group,
-        num_experts_per_tok=config.num_experts_per_tok,
-        norm_topk_prob=config.norm_topk_prob,
-        routed_scaling_factor=config.routed_scaling_factor,
-    )
-    topk_idx, topk_weights = select(scores, scores, gate)
+    gate_weight = canaries.values(config.n_routed_experts, hidden, hidden).float()
+    scores = numerics.sigmoid(numerics.linear(x.float(), gate_weight))
+    topk_idx, topk_weights = select(scores, scores, GateConfig.of(config))
     norm = numerics.rms_norm(x, canaries.values(hidden), config.rms_norm_eps)
     return {
         "ffn": expert_ffn(x, slots, weights, numerics),

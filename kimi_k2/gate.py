@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kimi_k2.arithmetic import Numerics
+from kimi_k2.config import ModelConfig
 
 _GROUP_SCORE_EXPERTS = 2
 
@@ -21,6 +22,16 @@ class GateConfig:
     num_experts_per_tok: int
     norm_topk_prob: bool
     routed_scaling_factor: float
+
+    @classmethod
+    def of(cls, config: ModelConfig) -> GateConfig:
+        return cls(
+            n_group=config.n_group,
+            topk_group=config.topk_group,
+            num_experts_per_tok=config.num_experts_per_tok,
+            norm_topk_prob=config.norm_topk_prob,
+            routed_scaling_factor=config.routed_scaling_factor,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,13 +26,7 @@ class Model:
         self.numerics = numerics
         self._weights = weights
         self._attention = LatentAttention(config, numerics)
-        self._gate = GateConfig(
-            n_group=config.n_group,
-            topk_group=config.topk_group,
-            num_experts_per_tok=config.num_experts_per_tok,
-            norm_topk_prob=config.norm_topk_prob,
-            routed_scaling_factor=config.routed_scaling_factor,
-        )
+        self._gate = GateConfig.of(config)
 
     def new_cache(self, num_blocks: int) -> LatentCache:
         numerics = self.numerics

@@ -30,9 +30,7 @@ def random_model(
     return model, LocalExperts(stacked_experts(config, tensors), numerics)
 
 
-def stacked_experts(
-    config: ModelConfig, tensors: Mapping[str, Tensor]
-) -> dict[int, ExpertWeights]:
+def stacked_experts(config: ModelConfig, tensors: Mapping[str, Tensor]) -> dict[int, ExpertWeights]:
     """Layer to all of its experts, from floating-point tensors under checkpoint names."""
 
     def stack(layer: int, projection: str) -> Tensor:

