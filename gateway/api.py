@@ -52,7 +52,9 @@ class Api:
     def fingerprint(self) -> str:
         """`system_fingerprint`: equal ones promise equal bits for equal seeds."""
         descriptions = [r.description for r in self.pool.routers if r.description is not None]
-        return next((f"fp_{d.fingerprint}" for d in descriptions if d.fingerprint), "fp_unknown")
+        return next(
+            (f"fp_{d.fingerprint[:16]}" for d in descriptions if d.fingerprint), "fp_unknown"
+        )
 
     async def body(self, request: Request) -> dict[str, Any]:
         """The request's JSON, for a model that is served here.
