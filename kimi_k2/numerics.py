@@ -10,7 +10,7 @@ from kimi_k2.arithmetic import Numerics
 from kimi_k2.config import ModelConfig
 from kimi_k2.errors import ConfigError, NumericsError
 from kimi_k2.fingerprint import fingerprint
-from kimi_k2.self_test import first_variant, product_shapes
+from kimi_k2.self_test import expert_rows_vary, first_variant, product_shapes
 
 __all__ = ["Numerics", "prove_numerics", "resolve_dtype"]
 
@@ -58,9 +58,12 @@ def prove_numerics(
             device=device,
         )
         broken = first_variant(candidate, product_shapes(config))
-        if broken is None:
+        if broken is not None:
+            refuted.append(f"{quantum} rows: {broken}")
+        elif expert_rows_vary(candidate, config):
+            refuted.append(f"{quantum} rows: the experts' network")
+        else:
             return replace(candidate, fingerprint=fingerprint(config, candidate))
-        refuted.append(f"{quantum} rows: {broken}")
     raise NumericsError(
         f"no row quantum makes {dtype} products independent of the batch on {device} with"
         f" {torch.get_num_threads()} threads ({'; '.join(refuted)}); try another thread count"

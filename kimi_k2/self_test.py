@@ -8,18 +8,21 @@ is proven is this machine, this thread count, this library, these shapes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from kimi_k2.arithmetic import Numerics
 from kimi_k2.config import ModelConfig
+from kimi_k2.expert_ffn import ExpertWeights, expert_ffn
 from kimi_k2.latent_cache import BLOCK_SIZE
 
-_MAX_COLUMNS = 8192
-"""Wider outputs are proven on this many columns, to bound start-up time and memory."""
+_MAX_WEIGHTS = 1 << 24
+"""Larger weights are proven with fewer columns or a smaller batch, to bound start-up time."""
+_MAX_EXPERT_WEIGHTS = 1 << 22
 _BLOCK_COUNTS = (2, 3, 4, 5, 7, 8, 11, 16, 17, 24, 32, 33, 64, 100, 128)
+_EXPERT_LOADS = (1, 90, 7, 33)
 _BATCH_COUNTS = (1, 2, 3, 5, 8, 16)
 
 
@@ -39,8 +42,16 @@ class ProductShape:
 
 
 def product_shapes(config: ModelConfig) -> tuple[ProductShape, ...]:
-    """Every product of the model, largest outputs cut to `_MAX_COLUMNS`."""
-    return (*_plain_shapes(config), *_batched_shapes(config))
+    """Every product of the model, the largest weights cut to `_MAX_WEIGHTS`."""
+    return tuple(_cut(shape) for shape in (*_plain_shapes(config), *_batched_shapes(config)))
+
+
+def _cut(shape: ProductShape) -> ProductShape:
+    columns = min(shape.columns, _MAX_WEIGHTS // shape.inner)
+    if shape.batch is None:
+        return replace(shape, columns=columns)
+    batch = max(1, min(shape.batch, _MAX_WEIGHTS // (shape.inner * columns)))
+    return replace(shape, columns=columns, batch=batch)
 
 
 def _plain_shapes(config: ModelConfig) -> list[ProductShape]:
@@ -59,10 +70,7 @@ def _plain_shapes(config: ModelConfig) -> list[ProductShape]:
     }
     sizes |= {(hidden, queries)} if low_rank is None else {(hidden, low_rank), (low_rank, queries)}
     gate = ProductShape(inner=hidden, columns=config.n_routed_experts, wide=True)
-    return [gate] + [
-        ProductShape(inner=inner, columns=min(columns, _MAX_COLUMNS))
-        for inner, columns in sorted(sizes)
-    ]
+    return [gate] + [ProductShape(inner=inner, columns=columns) for inner, columns in sorted(sizes)]
 
 
 def _batched_shapes(config: ModelConfig) -> list[ProductShape]:
@@ -98,6 +106,32 @@ def first_variant(candidate: Numerics, shapes: tuple[ProductShape, ...]) -> Prod
         if not all(_same(candidate, shape, x, weight)):
             return shape
     return None
+
+
+def expert_rows_vary(candidate: Numerics, config: ModelConfig) -> bool:
+    """Whether a row's bits change with the other rows that its expert and others get.
+
+    Widths are the model's, cut to `_MAX_EXPERT_WEIGHTS`.
+    """
+    generator = torch.Generator().manual_seed(1)
+    hidden = config.hidden_size
+    width = min(config.moe_intermediate_size, max(32, _MAX_EXPERT_WEIGHTS // hidden // 32 * 32))
+
+    def random(*size: int) -> Tensor:
+        return torch.randn(size, generator=generator).to(candidate.device, candidate.dtype)
+
+    experts = len(_EXPERT_LOADS)
+    weights = ExpertWeights(
+        gate_up=random(experts, 2 * width, hidden), down=random(experts, hidden, width)
+    )
+    slots = torch.repeat_interleave(torch.arange(experts), torch.tensor(_EXPERT_LOADS))
+    slots = slots[torch.randperm(len(slots), generator=generator)].to(candidate.device)
+    x = random(len(slots), hidden)
+    together = expert_ffn(x, slots, weights, candidate)
+    return not all(
+        torch.equal(expert_ffn(x[:count], slots[:count], weights, candidate), together[:count])
+        for count in (1, 2, 3, 5, 8, 21, 64, len(slots) - 1)
+    )
 
 
 def _same(candidate: Numerics, shape: ProductShape, x: Tensor, weight: Tensor) -> Iterator[bool]:

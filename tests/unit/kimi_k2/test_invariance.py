@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +14,10 @@ import torch
 from torch import Tensor
 
 from kimi_k2.latent_cache import BLOCK_SIZE, LatentCache
+from kimi_k2.load import load_local_experts, load_router_model
 from kimi_k2.local_experts import LocalExperts
 from kimi_k2.model import Model
-from tests.support.checkpoints import Preset
+from tests.support.checkpoints import Preset, write_random_checkpoint
 from tests.support.models import random_model
 from tests.support.sequences import Runner, run_together
 
@@ -147,6 +149,23 @@ def test_every_length_in_batches_with_others(reference: Reference) -> None:
                     assert torch.equal(logits, reference.logits[runner.position - 1])
             for runner in runners:
                 reference.check(runner, reference.logits[runner.position - 1])
+
+    asyncio.run(run())
+
+
+def test_bfloat16(tmp_path: Path) -> None:
+    write_random_checkpoint(tmp_path, {"vocab_size": VOCAB}, with_tokenizer=False)
+    model = load_router_model(tmp_path, "bfloat16")
+    reference = make_reference(model, load_local_experts(tmp_path, numerics=model.numerics), 200)
+
+    async def run() -> None:
+        rng = random.Random(2)
+        for largest in (1, 7, 90):
+            runner = Runner(model, reference.experts, cache=dirty_cache(model, 4))
+            for chunk in chunks(200, rng, largest):
+                start = runner.position
+                logits = await runner.extend(reference.tokens[start : start + chunk])
+                reference.check(runner, logits[0])
 
     asyncio.run(run())
 

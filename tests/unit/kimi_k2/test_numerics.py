@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from kimi_k2 import numerics as module
+from kimi_k2 import self_test
 from kimi_k2.arithmetic import Numerics
 from kimi_k2.config import ModelConfig
 from kimi_k2.errors import ConfigError, NumericsError
+from kimi_k2.expert_ffn import ExpertWeights
 from kimi_k2.numerics import prove_numerics
 from kimi_k2.self_test import ProductShape, first_variant
 from tests.support.checkpoints import config_dict
@@ -85,6 +87,28 @@ def test_a_batch_count_that_changes_bits_is_found(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Numerics, "batched", depends_on_count)
     shape = ProductShape(inner=16, columns=16, batch=8)
     assert first_variant(unproven_numerics(), (shape,)) == shape
+
+
+def test_an_expert_network_that_varies_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = self_test.expert_ffn
+
+    def depends_on_rows(
+        x: Tensor, slots: Tensor, weights: ExpertWeights, numerics: Numerics
+    ) -> Tensor:
+        return honest(x, slots, weights, numerics) * (1 + x.shape[0] % 2)
+
+    assert not self_test.expert_rows_vary(unproven_numerics(), TINY)
+    monkeypatch.setattr(self_test, "expert_ffn", depends_on_rows)
+    assert self_test.expert_rows_vary(unproven_numerics(), TINY)
+
+
+def test_proven_weights_are_bounded() -> None:
+    """K2's own sizes must not make a start-up test of gigabytes."""
+    huge = ModelConfig.from_dict(
+        config_dict({"hidden_size": 7168, "moe_intermediate_size": 2048, "vocab_size": 163840})
+    )
+    for shape in self_test.product_shapes(huge):
+        assert (shape.batch or 1) * shape.inner * shape.columns <= 1 << 24
 
 
 def test_the_next_quantum_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
