@@ -46,15 +46,14 @@ class Api:
             pool=self.pool,
             router_wait_s=self.config.router_wait_s,
             timeout_s=self.config.request_timeout_s,
+            exact=self.config.exact,
         )
 
     @property
     def fingerprint(self) -> str:
         """`system_fingerprint`: equal ones promise equal bits for equal seeds."""
-        descriptions = [r.description for r in self.pool.routers if r.description is not None]
-        return next(
-            (f"fp_{d.fingerprint[:16]}" for d in descriptions if d.fingerprint), "fp_unknown"
-        )
+        found = {router.fingerprint for router in self.pool.routers if router.healthy}
+        return f"fp_{found.pop()[:16]}" if len(found) == 1 else "fp_mixed"
 
     async def body(self, request: Request) -> dict[str, Any]:
         """The request's JSON, for a model that is served here.

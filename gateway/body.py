@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -13,6 +15,8 @@ from starlette.requests import Request
 from gateway.errors import TransportError
 from wire.errors import InvalidRequestError
 
+# Parsed in a thread, so that other streams do not stall.
+_LONG_BODY_BYTES = 500_000
 _STRING_OR_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}]', re.DOTALL)
 
 
@@ -38,7 +42,10 @@ async def read_json(request: Request, *, max_bytes: int, max_depth: int) -> dict
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
         raise _too_large(max_bytes)
-    return parse_json(await _read(request.stream(), max_bytes), max_depth=max_depth)
+    body = await _read(request.stream(), max_bytes)
+    if len(body) < _LONG_BODY_BYTES:
+        return parse_json(body, max_depth=max_depth)
+    return await asyncio.to_thread(parse_json, body, max_depth=max_depth)
 
 
 async def _read(chunks: AsyncIterator[bytes], max_bytes: int) -> bytes:

@@ -19,6 +19,7 @@ class GatewayConfig:
     router_wait_s: how long a request waits for a healthy router, and how long a generation that
         lost its router looks for another.
     router_poll_s: pause between two looks at the routers.
+    exact: a generation that lost its router continues only on one with the same numerics.
     metrics_listen: host:port of `/metrics`; port 0 takes a free one; empty: not served.
     """
 
@@ -30,6 +31,7 @@ class GatewayConfig:
     request_timeout_s: float = 0.0
     router_wait_s: float = 10.0
     router_poll_s: float = 0.5
+    exact: bool = True
     metrics_listen: str = ""
 
     @property

@@ -30,11 +30,13 @@ class Generator:
 
     router_wait_s: bound of the search for a router, at the start and after each loss.
     timeout_s: of the whole generation, in the router; 0: its default.
+    exact: continue a generation only where the numerics are the same, so that the bits are.
     """
 
     pool: RouterPool
     router_wait_s: float
     timeout_s: float = 0.0
+    exact: bool = True
 
     async def run(
         self, prompt: list[int], sampling: pb.SamplingParams
@@ -49,10 +51,12 @@ class Generator:
             OrreryError: the router refuses or fails the request, or no router is left.
         """
         produced: list[int] = []
+        fingerprint: str | None = None
         avoid: set[str] = set()
         fruitless = 0
         while True:
-            router = await self.pool.pick(self.router_wait_s, avoid)
+            router = await self.pool.pick(self.router_wait_s, avoid, fingerprint)
+            numerics = router.fingerprint
             submit = pb.Submit(
                 request_id=uuid.uuid4().hex,
                 prompt_token_ids=prompt,
@@ -73,13 +77,15 @@ class Generator:
             except OverloadedError as error:
                 failure = error
             avoid.add(router.address)
+            if produced and self.exact:
+                fingerprint = numerics
             fruitless = fruitless + 1 if len(produced) == before else 1
-            full = isinstance(failure, OverloadedError) and not self._another(avoid)
+            full = isinstance(failure, OverloadedError) and not self._another(avoid, fingerprint)
             if full or fruitless >= _FRUITLESS_ATTEMPTS:
                 raise failure
 
-    def _another(self, avoid: set[str]) -> bool:
-        return any(r.healthy and r.address not in avoid for r in self.pool.routers)
+    def _another(self, avoid: set[str], fingerprint: str | None) -> bool:
+        return any(r.fits(fingerprint) and r.address not in avoid for r in self.pool.routers)
 
 
 async def _attempt(router: Router, submit: pb.Submit) -> AsyncGenerator[pb.RequestOutput, None]:

@@ -8,6 +8,9 @@ from typing import Any
 from kimi_k2.tokenizer import Tokenizer
 from wire.generated import orrery_pb2 as pb
 
+# What OpenAI gives for a token that cannot be; JSON has no infinity.
+_IMPOSSIBLE = -9999.0
+
 
 def chat_logprobs(tokenizer: Tokenizer, logprobs: Iterable[pb.TokenLogprobs]) -> dict[str, Any]:
     """`choices[].logprobs` of a chat completion: every generated token, control tokens too."""
@@ -27,8 +30,9 @@ def chat_logprobs(tokenizer: Tokenizer, logprobs: Iterable[pb.TokenLogprobs]) ->
 
 
 def _entry(tokenizer: Tokenizer, index: int, logprob: float) -> dict[str, Any]:
-    data = tokenizer.decode_bytes((index,))
-    return {"token": data.decode(errors="replace"), "logprob": logprob, "bytes": list(data)}
+    data = _bytes(tokenizer, index)
+    token = data.decode(errors="replace")
+    return {"token": token, "logprob": _finite(logprob), "bytes": list(data)}
 
 
 class CompletionLogprobs:
@@ -47,10 +51,10 @@ class CompletionLogprobs:
         for item in logprobs:
             text = token_text(self._tokenizer, item.token_id)
             tokens.append(text)
-            values.append(item.logprob)
+            values.append(_finite(item.logprob))
             tops.append(
                 {
-                    token_text(self._tokenizer, index): value
+                    token_text(self._tokenizer, index): _finite(value)
                     for index, value in zip(item.top_token_ids, item.top_logprobs, strict=True)
                 }
             )
@@ -68,8 +72,17 @@ class CompletionLogprobs:
 def token_text(tokenizer: Tokenizer, index: int) -> str:
     """The token's text; a part of a character as OpenAI writes it, `bytes:\\xe4\\xb8`, so that
     different tokens stay different keys."""
-    data = tokenizer.decode_bytes((index,))
+    data = _bytes(tokenizer, index)
     try:
         return data.decode()
     except UnicodeDecodeError:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
+
+
+def _bytes(tokenizer: Tokenizer, index: int) -> bytes:
+    """Nothing for an id that only pads the model's vocabulary."""
+    return tokenizer.decode_bytes((index,)) if index in tokenizer else b""
+
+
+def _finite(logprob: float) -> float:
+    return max(logprob, _IMPOSSIBLE)

@@ -73,6 +73,15 @@ class Router:
         description = self.description
         return not self.retired and description is not None and description.state == _READY
 
+    @property
+    def fingerprint(self) -> str:
+        """Of its numerics; empty while unknown. Bits agree only between equal ones."""
+        return self.description.fingerprint if self.description is not None else ""
+
+    def fits(self, fingerprint: str | None) -> bool:
+        """Whether it is healthy and has these numerics; None: any."""
+        return self.healthy and fingerprint in (None, self.fingerprint)
+
 
 class RouterPool:
     """Keeps links to the routers of a directory and hands out the least loaded healthy one."""
@@ -115,24 +124,28 @@ class RouterPool:
         routers, self._routers = self._routers, {}
         await asyncio.gather(*(router.link.close() for router in routers.values()))
 
-    async def pick(self, wait_s: float, avoid: Collection[str] = ()) -> Router:
+    async def pick(
+        self, wait_s: float, avoid: Collection[str] = (), fingerprint: str | None = None
+    ) -> Router:
         """The healthy router with the fewest outstanding generations.
 
         Args:
             wait_s: how long to wait for one.
             avoid: addresses to take only if there is no other.
+            fingerprint: numerics that it must have; None: any.
 
         Raises:
             UnavailableError: there was none in time.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
-                while not (healthy := [r for r in self.routers if r.healthy]):
+                while not (healthy := [r for r in self.routers if r.fits(fingerprint)]):
                     self._changed.clear()
                     self._wake.set()
                     await self._changed.wait()
                 return min(healthy, key=lambda r: (r.address in avoid, r.outstanding))
-        raise UnavailableError(f"no router was ready within {wait_s:g} s")
+        kind = "router" if fingerprint is None else "router with the same numerics"
+        raise UnavailableError(f"no {kind} was ready within {wait_s:g} s")
 
     def report_lost(self, router: Router) -> None:
         """Takes the router out until it answers again."""

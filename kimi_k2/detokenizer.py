@@ -18,7 +18,8 @@ class IncrementalDetokenizer:
 
     def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = True) -> None:
         """Args:
-        skip_special: control tokens give no text.
+        skip_special: control tokens give no text, and neither do ids that only pad the model's
+            vocabulary, which the tokenizer does not know.
         """
         self._tokenizer = tokenizer
         self._skip_special = skip_special
@@ -28,10 +29,11 @@ class IncrementalDetokenizer:
         """The text that these further ids make certain.
 
         Raises:
-            TokenizerError: an id outside the vocabulary.
+            TokenizerError: an id outside the vocabulary, unless special ones are skipped.
         """
         if self._skip_special:
-            ids = [index for index in ids if not self._tokenizer.is_special(index)]
+            known = self._tokenizer
+            ids = [index for index in ids if index in known and not known.is_special(index)]
         return self._decoder.decode(self._tokenizer.decode_bytes(ids))
 
     def finish(self) -> str:
