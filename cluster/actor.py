@@ -56,6 +56,7 @@ class RayActors:
     def __init__(self, blueprint: Blueprint) -> None:
         self._blueprint = blueprint
         self._handles: dict[str, Any] = {}
+        self._up: set[str] = set()
         self._group: PlacementGroup | None = None
         self._group_lock = asyncio.Lock()
 
@@ -74,6 +75,7 @@ class RayActors:
                 self._handles[member.member_id] = handle
                 about = await _result(handle.start.remote())
                 node = str(await _result(handle.node.remote()))
+                self._up.add(member.member_id)
         except TimeoutError as error:
             raise StartError(f"was not up after {timeout_s:.0f} s") from error
         except RayError as error:
@@ -88,17 +90,20 @@ class RayActors:
         )
 
     async def kill(self, member_id: str) -> None:
-        """Lets the actor stop by itself for a moment, then kills it."""
+        """Lets an actor that came up stop by itself for a moment, then kills it."""
+        was_up = member_id in self._up
+        self._up.discard(member_id)
         handle = self._handles.pop(member_id, None)
         if handle is None:
             handle = await asyncio.to_thread(self._find, member_id)
         if handle is None:
             return
-        try:
-            async with asyncio.timeout(_STOP_S):
-                await _result(handle.stop.remote())
-        except (TimeoutError, RayError) as error:
-            _log.info("%s is killed: %s", member_id, type(error).__name__)
+        if was_up:
+            try:
+                async with asyncio.timeout(_STOP_S):
+                    await _result(handle.stop.remote())
+            except (TimeoutError, RayError) as error:
+                _log.info("%s is killed: %s", member_id, type(error).__name__)
         await asyncio.to_thread(ray.kill, handle)
         await asyncio.to_thread(self._await_gone, member_id)
 

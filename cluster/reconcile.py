@@ -108,6 +108,8 @@ def advance(
         member = fleet.members[event.member_id]
         if isinstance(event, Seen) and event.report.epoch.term > fleet.placement.epoch.term:
             return dataclasses.replace(fleet, superseded=True), ()
+        if isinstance(event, Seen) and (other := _other_model(fleet, member, event.report)):
+            event = Died(member_id=member.member_id, error=other)
         fleet = _put(fleet, _member(member, event, now, rules, actions))
     before, placement = fleet.placement, placement_of(fleet)
     fleet = dataclasses.replace(fleet, placement=placement)
@@ -195,6 +197,20 @@ def _seen(
         error="" if ready else member.error,
         since=member.since if phase is member.phase else now,
     )
+
+
+def _other_model(fleet: Fleet, member: Member, report: Report) -> str:
+    """Why the member must not serve with the others: its checkpoint is not theirs. Or empty."""
+    for known in fleet.members.values():
+        if known.member_id == member.member_id or known.report is None:
+            continue
+        theirs = known.report.model_hash
+        if theirs and report.model_hash and theirs != report.model_hash:
+            return (
+                f"its model directory holds checkpoint {report.model_hash[:12]}, that of "
+                f"{known.member_id} holds {theirs[:12]}"
+            )
+    return ""
 
 
 def _fall(member: Member, error: str, now: float, actions: list[Action]) -> Member:

@@ -173,7 +173,10 @@ def _signals(inbox: queue.SimpleQueue[Event | None]) -> Iterator[None]:
     def note(number: int, frame: object) -> None:
         inbox.put({"event": "signal", "number": number})
 
-    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    wanted = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        # Ignored under nohup, which asks us to outlive the terminal.
+        wanted.append(signal.SIGHUP)
     before = {number: signal.signal(number, note) for number in wanted}
     try:
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Iterator
@@ -60,11 +61,14 @@ def _own_url() -> str:
 
 
 def _converse(client: httpx.Client, settings: dict[str, Any], first: list[dict[str, str]]) -> None:
+    with contextlib.suppress(ImportError):
+        # Line editing for `input`, where Python was built with it.
+        import readline  # noqa: F401
     history = list(first)
     while True:
         try:
             text = input("\nyou> ").strip()
-        except EOFError:
+        except (EOFError, KeyboardInterrupt):
             print()
             return
         if text == "/exit":

@@ -55,6 +55,7 @@ def plan(
     *,
     placement: str = "auto",
     load: Load | None = None,
+    current: Owners | None = None,
 ) -> Plan:
     """The placement with the shortest predicted step; ties go to the fewest messages.
 
@@ -62,6 +63,8 @@ def plan(
         workers: in the order in which they take their places in the grid.
         placement: `auto`, or the grid to use (see `parse_grid`).
         load: layer to tokens by logical expert; None: all experts equal.
+        current: the owners that serve requests now; no expert then moves to a machine with other
+            bits, since a request that is under way would not be continued exactly.
 
     Two workers, so fast a link and so cheap messages that bandwidth decides: expert-major.
 
@@ -98,6 +101,9 @@ def plan(
         layout = lay_out(shape, workers, grid, load)
         if isinstance(layout, Infeasible):
             refused.append(Alternative(grid=grid, prediction=None, refused=layout.reason))
+        elif crossing := _crossing(layout, current, workers):
+            reason = f"{crossing} experts would move to machines with other numerics"
+            refused.append(Alternative(grid=grid, prediction=None, refused=reason))
         else:
             built.append((grid, predict(shape, layout, costs, load), layout))
     if not built:
@@ -114,6 +120,21 @@ def plan(
         alternatives=alternatives,
         reasons=_reasons(placement, alternatives),
     )
+
+
+def _crossing(layout: Layout, current: Owners | None, workers: Sequence[WorkerSpec]) -> int:
+    """How many experts the layout moves from one fingerprint to another; unknown ones are alike."""
+    if current is None:
+        return 0
+    prints = {worker.worker_id: worker.fingerprint for worker in workers}
+    moves = 0
+    for layer, shares in layout.items():
+        for share in shares:
+            for expert in share.experts:
+                before = {prints.get(owner, "") for owner in current[layer][expert]} - {""}
+                after = share.worker.fingerprint
+                moves += bool(before and after and after not in before)
+    return moves
 
 
 def _owners(shape: ModelShape, layout: Layout) -> dict[int, tuple[tuple[str, ...], ...]]:
@@ -165,6 +186,6 @@ def _why_not(
             f"{shape.experts} experts; lower `experts.workers`"
         )
     return (
-        f"no placement is possible: {looked_at[0].refused}; raise `experts.memory_gb` or "
-        "`experts.workers`"
+        f"no placement is possible: {looked_at[0].refused}; change `experts.workers` or "
+        "`experts.memory_gb`"
     )

@@ -36,6 +36,7 @@ def ask(client: openai.OpenAI, tokens: int = 24) -> str:
         messages=[{"role": "user", "content": "Hello! Who are you?"}],
         temperature=0,
         max_tokens=tokens,
+        extra_body={"ignore_eos": True},
     )
     message = answer.choices[0].message
     return f"{getattr(message, 'reasoning_content', None)}|{message.content}"
@@ -135,6 +136,7 @@ def test_a_worker_killed_in_mid_answer_changes_nothing(
         temperature=0,
         max_tokens=48,
         stream=True,
+        extra_body={"ignore_eos": True},
     )
     thought, said = "", ""
     for number, piece in enumerate(stream):

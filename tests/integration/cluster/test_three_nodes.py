@@ -14,7 +14,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from cluster.actor import CONTROLLER, NAMESPACE, ControllerActor
-from cluster.blueprint import Blueprint, draw
+from cluster.blueprint import draw
 from cluster.config_reader import read_config
 from tests.support.checkpoints import write_random_checkpoint
 from tests.support.deadline import run_async
@@ -30,8 +30,8 @@ WORKERS = 3
 class Fleet:
     """A controller on the three nodes, as its clients see it."""
 
-    def __init__(self, blueprint: Blueprint, handle: Any) -> None:
-        self.blueprint = blueprint
+    def __init__(self, nodes: Cluster, handle: Any) -> None:
+        self.nodes = nodes
         self.handle = handle
 
     def status(self) -> dict[str, Any]:
@@ -95,7 +95,13 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         )
     )
     nodes = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False}
+        initialize_head=True,
+        head_node_args={
+            "num_cpus": 2,
+            "include_dashboard": False,
+            # So that a node that is gone is known to be in seconds.
+            "_system_config": {"health_check_period_ms": 500},
+        },
     )
     try:
         for _ in range(2):
@@ -109,7 +115,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
             max_restarts=-1,
             max_concurrency=8,
         ).remote(blueprint, folder / "journal.json")
-        fleet = Fleet(blueprint, handle)
+        fleet = Fleet(nodes, handle)
         fleet.wait(lambda status: status["state"] == "ready", 90)
         yield fleet
         ray.get(handle.stop.remote(), timeout=30)
@@ -179,3 +185,20 @@ def test_a_killed_controller_returns_with_a_higher_term(fleet: Fleet) -> None:
     router = next(p for p in after["processes"] if p["role"] == "router")
     assert Epoch(**router["epoch"]) == Epoch(**after["epoch"])
     assert fleet.generate("new term") == expected
+
+
+def test_the_experts_of_a_lost_node_move_to_the_others(fleet: Fleet) -> None:
+    expected = fleet.generate("three nodes")
+    before = fleet.status()
+    spared = {p["node"] for p in before["processes"] if p["role"] in ("controller", "router")}
+    victim = next(
+        p for p in before["processes"] if p["role"] == "expert" and p["node"] not in spared
+    )
+    lost = next(node for node in fleet.nodes.worker_nodes if node.node_id == victim["node"])
+    fleet.nodes.remove_node(lost, allow_graceful=False)
+    assert fleet.generate("a node less") == expected
+    after = fleet.wait(
+        lambda status: status["state"] == "ready" and status["epoch"] != before["epoch"]
+    )
+    moved = next(p for p in after["processes"] if p["id"] == victim["id"])
+    assert moved["node"] != victim["node"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import doctest
 import importlib
 import pkgutil
@@ -156,6 +157,21 @@ def test_no_room_is_an_error_that_says_what_to_do() -> None:
 def test_impossible_grids(workers: int, placement: str, said: str) -> None:
     with pytest.raises(PlanError, match=said):
         plan(NANO, fleet(workers), costs(), placement=placement)
+
+
+def test_experts_that_serve_do_not_move_to_other_bits() -> None:
+    workers = [
+        dataclasses.replace(worker, fingerprint="avx512" if number < 2 else "avx2")
+        for number, worker in enumerate(fleet(4))
+    ]
+    now = plan(NANO, workers, costs(), placement="2x2")
+    again = plan(NANO, workers, costs(rows=64), current=now.owners)
+    refused = {str(a.grid): a.refused for a in again.alternatives if a.prediction is None}
+    assert refused == {"1x4": "768 experts would move to machines with other numerics"}
+    assert again.grid != Grid(shards=(4,))
+    alike = [dataclasses.replace(worker, fingerprint="same") for worker in workers]
+    free = plan(NANO, alike, costs(), current=now.owners)
+    assert all(alternative.prediction for alternative in free.alternatives)
 
 
 def test_known_load_is_dealt_evenly() -> None:

@@ -232,3 +232,13 @@ def test_late_news_of_a_process_that_is_being_replaced_is_ignored() -> None:
     assert script.seen("expert-0") == []
     assert script.do(Died(member_id="expert-0", error="gone")) == []
     assert script.fleet.members["expert-0"].restarts == 1
+
+
+def test_a_worker_of_another_checkpoint_never_serves() -> None:
+    script = Script()
+    script.do(Tick())
+    script.launched("expert-0", 1)
+    script.launched("expert-1", 2)
+    assert script.seen("expert-0", model_hash="aaaa") == []
+    assert script.seen("expert-1", model_hash="bbbb") == ["kill expert-1"]
+    assert "checkpoint bbbb, that of expert-0 holds aaaa" in script.fleet.members["expert-1"].error
