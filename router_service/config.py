@@ -30,7 +30,7 @@ class EngineConfig:
     kv_blocks: int = 1024
     prefill_chunk: int = 256
     micro_batches: int = 2
-    min_micro_rows: int = 4
+    min_micro_rows: int = 8
     max_model_len: int | None = None
     prefix_cache: bool = True
     park_timeout_s: float = 60.0

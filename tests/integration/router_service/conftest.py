@@ -26,6 +26,12 @@ def bench(checkpoint: Path, pytestconfig: pytest.Config) -> Bench:
 
 
 @pytest.fixture(scope="session")
+def half_bench(checkpoint: Path, pytestconfig: pytest.Config) -> Bench:
+    """The checkpoint in bfloat16 on any device."""
+    return _loaded(checkpoint, pytestconfig, "bfloat16")
+
+
+@pytest.fixture(scope="session")
 def deep_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four layers with experts, so that four workers can have one each."""
     return _written(tmp_path_factory.mktemp("deep"), num_hidden_layers=5)
@@ -47,8 +53,8 @@ def _written(directory: Path, *, num_hidden_layers: int) -> Path:
     return write_random_checkpoint(directory, config, seed=3, with_tokenizer=False)
 
 
-def _loaded(checkpoint: Path, pytestconfig: pytest.Config) -> Bench:
+def _loaded(checkpoint: Path, pytestconfig: pytest.Config, dtype: str = "auto") -> Bench:
     torch.set_num_threads(1)
-    model = load_router_model(checkpoint, device=pytestconfig.getoption("device"))
+    model = load_router_model(checkpoint, dtype, device=pytestconfig.getoption("device"))
     experts = load_local_experts(checkpoint, numerics=model.numerics)
     return Bench(model=model, experts=experts, tokenizer=tiny_tokenizer())

@@ -54,6 +54,14 @@ def test_the_prefix_cache_filled_by_an_earlier_run(bench: Bench, expected: list[
     assert not exactness.differences([*requests, *requests], run_async(twice()), expected * 2)
 
 
+def test_bfloat16_activations(half_bench: Bench) -> None:
+    requests = mixed_requests(half_bench.model.config.vocab_size)
+    want = run_async(half_bench.alone(requests))
+    for config in exactness.SHAPES[1:4]:
+        run_async(exactness.check_batch(half_bench, want, config))
+    run_async(exactness.check_preemption(half_bench, want))
+
+
 def test_every_prompt_length_from_1_to_600(bench: Bench) -> None:
     requests = exactness.sweep_requests(bench.model.config.vocab_size, range(1, 601))
     config = EngineConfig(max_waiting=600, micro_batches=2, prefill_chunk=137)
