@@ -54,14 +54,19 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def open_gateway(tiny_model: Path) -> Callable[..., AbstractContextManager[Gateway]]:
-    """Starts a gateway; keyword arguments change the configuration, `names` the routers."""
+    """Starts a gateway over the routers `names`, of which `other_numerics` has a fingerprint of
+    its own; further keyword arguments change the configuration."""
 
     @contextlib.contextmanager
-    def open_one(names: tuple[str, ...] = ("a",), **changes: object) -> Iterator[Gateway]:
+    def open_one(
+        names: tuple[str, ...] = ("a",), *, other_numerics: str = "", **changes: object
+    ) -> Iterator[Gateway]:
         config = replace(
             GatewayConfig(model=tiny_model, router_wait_s=2.0, router_poll_s=0.1), **changes
         )
         routers = {name: MemoryRouter(reply=tokens([])) for name in names}
+        if other_numerics:
+            routers[other_numerics].fingerprint = "other"
         registry = CollectorRegistry()
         app = create_asgi(
             config, StaticDirectory(names), connect=routers.__getitem__, registry=registry

@@ -204,12 +204,10 @@ def test_open_streams_are_counted(gateway: Gateway) -> None:
 def test_bits_are_never_mixed_from_different_numerics(
     start_gateway: Callable[..., Gateway],
 ) -> None:
-    gateway = start_gateway(names=("a", "b", "c"), router_wait_s=1.0)
+    gateway = start_gateway(names=("a", "b", "c"), other_numerics="b", router_wait_s=1.0)
     gateway.says("hello world<|im_end|>")
-    gateway.routers["b"].fingerprint = "other"
     gateway.routers["a"].lose_after = 2
     with gateway.client() as client:
-        wait_until(lambda: bool(client.models.list().data), "the gateway")
         assert client.completions.create(model="tiny", prompt="x").choices[0].text == "hello world"
     assert [len(router.submits) for router in gateway.routers.values()] == [1, 0, 1]
 
@@ -218,9 +216,10 @@ def test_without_equal_numerics_a_started_answer_fails_clearly(
     start_gateway: Callable[..., Gateway],
 ) -> None:
     for exact in (True, False):
-        gateway = start_gateway(names=("a", "b"), router_wait_s=0.5, exact=exact)
+        gateway = start_gateway(
+            names=("a", "b"), other_numerics="b", router_wait_s=0.5, exact=exact
+        )
         gateway.says("hello world<|im_end|>")
-        gateway.routers["b"].fingerprint = "other"
 
         def dies(submit: pb.Submit, gateway: Gateway = gateway) -> Iterable[pb.RequestOutput]:
             gateway.routers["a"].state = "unreachable"
