@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from router_service.sampling import SamplingParams
 
-_FIRST_LOOK = 256
+_LOOKS = (256, 4096)
 
 
 def draw(logits: NDArray[np.float64], sampling: SamplingParams, u: float) -> int:
@@ -22,10 +22,11 @@ def draw(logits: NDArray[np.float64], sampling: SamplingParams, u: float) -> int
         u: in [0, 1).
     """
     weights = _weights(logits, sampling)
-    if len(weights) > _FIRST_LOOK:
-        token = _invert(weights, _head(weights), sampling, u)
-        if token is not None:
-            return token
+    for look in _LOOKS:
+        if look < len(weights):
+            token = _invert(weights, _head(weights, look), sampling, u)
+            if token is not None:
+                return token
     token = _invert(weights, np.argsort(-weights, kind="stable"), sampling, u)
     if token is None:
         raise RuntimeError("a complete order always gives a token")
@@ -58,10 +59,12 @@ def draw_slow(logits: NDArray[np.float64], sampling: SamplingParams, u: float) -
 
 
 def _weights(logits: NDArray[np.float64], sampling: SamplingParams) -> NDArray[np.float64]:
+    weights: NDArray[np.float64] = logits - logits.max()
     # A tiny temperature sends all but the best to -inf, which is what it asks for.
     with np.errstate(over="ignore"):
-        weights: NDArray[np.float64] = np.exp((logits - logits.max()) / sampling.temperature)
-        return weights
+        weights /= sampling.temperature
+    np.exp(weights, out=weights)
+    return weights
 
 
 def _mass(weights: NDArray[np.float64], order: list[int]) -> float:
@@ -70,9 +73,9 @@ def _mass(weights: NDArray[np.float64], order: list[int]) -> float:
     return float(np.cumsum(weights[order])[-1])
 
 
-def _head(weights: NDArray[np.float64]) -> NDArray[np.int64]:
+def _head(weights: NDArray[np.float64], count: int) -> NDArray[np.int64]:
     """The beginning of the order: all tokens above some probability, so that no tie is cut."""
-    edge = np.partition(weights, len(weights) - _FIRST_LOOK)[len(weights) - _FIRST_LOOK]
+    edge = np.partition(weights, len(weights) - count)[len(weights) - count]
     above = np.flatnonzero(weights > edge)
     return above[np.argsort(-weights[above], kind="stable")]
 
