@@ -13,6 +13,7 @@ import torch
 from kimi_k2.experts import Experts
 from kimi_k2.latent_cache import BLOCK_SIZE
 from router_service.config import EngineConfig
+from router_service.delivery import deliver
 from router_service.kv_cache import KVCache
 from router_service.live_requests import LiveRequests
 from router_service.outputs import Ending, FinishReason, OutputSink, RequestOutput
@@ -137,14 +138,14 @@ class Engine:
             self.scheduler.add(seq)
         self._live.add(seq, request.timeout_s or self._config.timeout_s, self._expire)
         if ending is not None:
-            self._deliver([(seq, self._end(seq, ending))])
+            deliver([(seq, self._end(seq, ending))])
         self._woken.set()
         return seq
 
     def abort(self, seq: Sequence) -> None:
         """Ends a request now; does nothing if it has ended."""
         if not seq.finished:
-            self._deliver([(seq, self._end(seq, Ending(reason=FinishReason.ABORT)))])
+            deliver([(seq, self._end(seq, Ending(reason=FinishReason.ABORT)))])
 
     def refuse(self, seq: Sequence, error: OrreryError) -> None:
         """Ends a request now with an error of its caller's; does nothing if it has ended."""
@@ -206,6 +207,14 @@ class Engine:
         timer.cancel()
 
     async def _step(self, plan: StepPlan) -> None:
+        try:
+            await self._advance(plan)
+        except BaseException as error:
+            # Before anything else runs: its sequences must not be scheduled once more.
+            self._fail(plan, error)
+            raise
+
+    async def _advance(self, plan: StepPlan) -> None:
         began = _now()
         batch = plan.micro_batch(self._device)
         result = await self._model.forward(batch, self._tensors, self._experts)
@@ -213,9 +222,17 @@ class Engine:
         rows = [batch.logit_rows.index(planned.last_row) for planned in sampling]
         logits = result.logits if len(rows) == len(batch.logit_rows) else result.logits[rows]
         sequences = [planned.sequence for planned in sampling]
-        choices = self._sampler.sample(logits, sequences)
-        self._deliver([(s, self._accept(s, c)) for s, c in zip(sequences, choices, strict=True)])
+        self._accept_all(sequences, self._sampler.sample(logits, sequences))
         self._telemetry.stepped(plan, _now() - began)
+
+    def _accept_all(self, sequences: list[Sequence], choices: list[Choice]) -> None:
+        outputs: list[tuple[Sequence, RequestOutput]] = []
+        try:
+            for seq, choice in zip(sequences, choices, strict=True):
+                outputs.append((seq, self._accept(seq, choice)))
+        finally:
+            # Even when one of them fails, the others may have had their final output.
+            deliver(outputs)
 
     def _accept(self, seq: Sequence, choice: Choice) -> RequestOutput:
         if choice.token is None:
@@ -227,15 +244,17 @@ class Engine:
             return self._end(seq, ending, choice)
         return seq.output(token=choice.token, logprobs=choice.logprobs)
 
+    def _fail(self, plan: StepPlan, error: BaseException) -> None:
+        self.scheduler.abandon(plan)
+        left = [p.sequence for p in plan.segments if not p.sequence.finished]
+        if left:
+            _log.error("a micro-batch failed, %d requests end", len(left), exc_info=error)
+        self._end_now(left, _typed(error))
+
     def _step_ended(self, task: asyncio.Task[None]) -> None:
-        plan = self._steps.pop(task)
-        error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        if error is not None:
-            self.scheduler.abandon(plan)
-            left = [p.sequence for p in plan.segments if not p.sequence.finished]
-            if left:
-                _log.error("a micro-batch failed, %d requests end", len(left), exc_info=error)
-            self._end_now(left, _typed(error))
+        del self._steps[task]
+        if not task.cancelled():
+            task.exception()  # `_fail` has dealt with it; asyncio wants it looked at
         self._woken.set()
 
     def _loop_ended(self, task: asyncio.Task[None]) -> None:
@@ -258,20 +277,12 @@ class Engine:
         return seq.output(token=choice.token, logprobs=choice.logprobs, ending=ending)
 
     def _end_now(self, sequences: Iterable[Sequence], error: OrreryError) -> None:
-        self._deliver([(seq, self._end(seq, _error(error))) for seq in sequences])
+        deliver([(seq, self._end(seq, _error(error))) for seq in sequences])
 
     def _expire(self, seq: Sequence) -> None:
         waited = _now() - seq.arrived_at
         message = f"the request was not finished within its {waited:.1f} s"
         self._end_now([seq], DeadlineExceededError(message))
-
-    def _deliver(self, outputs: list[tuple[Sequence, RequestOutput]]) -> None:
-        """Hands each sink its outputs at once: one message an engine step."""
-        by_sink: dict[int, tuple[OutputSink, list[RequestOutput]]] = {}
-        for seq, output in outputs:
-            by_sink.setdefault(id(seq.sink), (seq.sink, []))[1].append(output)
-        for sink, batch in by_sink.values():
-            sink.deliver(batch)
 
 
 def _error(error: OrreryError) -> Ending:

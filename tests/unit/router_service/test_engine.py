@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import pytest
 
@@ -13,6 +13,7 @@ from router_service.outputs import FinishReason, RequestOutput
 from router_service.request_stream import RequestStream
 from tests.support.deadline import run_async, wait_until_async
 from tests.unit.router_service.fake_model import (
+    FakeDetokenizer,
     FakeExperts,
     FakeModel,
     collect,
@@ -244,6 +245,28 @@ def test_a_failing_micro_batch_ends_only_its_own_requests(
         assert "made up" in str(bad[-1].error)
         again = RequestStream(served, request([5, 6], "again", logit_bias={49: -100.0}))
         assert len(await tokens_of(again)) == 8
+
+    run(served, scenario)
+    assert "made up" in caplog.text
+
+
+def test_a_failure_while_tokens_are_accepted_loses_no_final_output(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = engine()
+
+    def push(self: FakeDetokenizer, ids: Iterable[int]) -> str:
+        raise LookupError("made up")
+
+    monkeypatch.setattr(FakeDetokenizer, "push", push)
+
+    async def scenario() -> None:
+        ending = RequestStream(served, request([2, 3], "ending", max_tokens=1))
+        broken = RequestStream(served, request([4, 5], "broken", stop=("x",)))
+        after = RequestStream(served, request([6, 7], "after"))
+        assert (await collect(ending))[-1].finish_reason is FinishReason.LENGTH
+        for stream in (broken, after):
+            assert isinstance((await collect(stream))[-1].error, InternalError)
 
     run(served, scenario)
     assert "made up" in caplog.text
