@@ -31,6 +31,8 @@ class Numerics:
 
     row_quantum: matrix products get a multiple of this many rows.
     max_rows: matrix products get at most this many rows; a multiple of `row_quantum`.
+    blocks_at_once: attention takes exactly this many blocks of rows together, fillers
+        included; None where any number gives the same bits.
     fingerprint: hash of outputs on canary rows; equal between processes that compute the
         same bits.
     dtype: the activation dtype.
@@ -41,6 +43,7 @@ class Numerics:
     fingerprint: str
     dtype: torch.dtype
     device: torch.device
+    blocks_at_once: int | None = None
 
     def padded(self, rows: int) -> int:
         """The least multiple of the quantum that is at least `rows`."""

@@ -16,7 +16,7 @@ _BLOCK_ROWS = (32, 128)
 """Rows x heads of blocks of several tokens: the larger makes an efficient product, the smaller
 wastes less on a short segment."""
 
-_BLOCKS_AT_ONCE = 16
+BLOCKS_AT_ONCE = 16
 """Blocks that walk their pages together: their pages should stay in a processor's cache between
 being gathered and being used twice."""
 
@@ -25,11 +25,13 @@ being gathered and being used twice."""
 class PageStep:
     """One page of every block that still has one.
 
-    pages: [active] int64 cache blocks; the first `active` row blocks take part.
+    active: the first `active` row blocks take part.
+    pages: [at least active] int64 cache blocks; those after `active` are fillers.
     masked: bool [active, rows, BLOCK_SIZE], true where a key lies after the row's position;
         None if every row sees the whole page.
     """
 
+    active: int
     pages: Tensor
     masked: Tensor | None
 
@@ -95,8 +97,8 @@ def plan_attention(segments: Sequence[Segment], heads: int, numerics: Numerics) 
 
 def _batches(blocks: list[_Block]) -> Iterable[list[_Block]]:
     ordered = sorted(blocks, key=lambda block: -block.page_count)
-    for first in range(0, len(ordered), _BLOCKS_AT_ONCE):
-        yield ordered[first : first + _BLOCKS_AT_ONCE]
+    for first in range(0, len(ordered), BLOCKS_AT_ONCE):
+        yield ordered[first : first + BLOCKS_AT_ONCE]
 
 
 def _range(start: int, length: int) -> Tensor:
@@ -124,22 +126,23 @@ def _row_blocks(blocks: list[_Block], tokens: int, heads: int, numerics: Numeric
         places=places.to(numerics.device),
         targets=(starts + offsets).view(-1)[places].to(numerics.device),
         rows=rows,
-        steps=tuple(_steps(blocks, row_positions, numerics.device)),
+        steps=tuple(_steps(blocks, row_positions, numerics)),
     )
 
 
-def _steps(blocks: list[_Block], positions: Tensor, device: torch.device) -> Iterable[PageStep]:
+def _steps(blocks: list[_Block], positions: Tensor, numerics: Numerics) -> Iterable[PageStep]:
     """One transfer of tables and positions for all pages; the rest is made on the device."""
     counts = [block.page_count for block in blocks]
-    table = torch.zeros(counts[0], len(blocks), dtype=torch.int64)
+    filled = numerics.blocks_at_once
+    table = torch.zeros(counts[0], filled or len(blocks), dtype=torch.int64)
     for number, (block, count) in enumerate(zip(blocks, counts, strict=True)):
         table[:count, number] = torch.tensor(block.segment.block_table[:count])
-    table, moved = table.to(device), positions.to(device)
-    keys = torch.arange(BLOCK_SIZE, device=device)
+    table, moved = table.to(numerics.device), positions.to(numerics.device)
+    keys = torch.arange(BLOCK_SIZE, device=numerics.device)
     lowest = positions[:, 0].tolist()
     for page in range(counts[0]):
         active = sum(count > page for count in counts)
         masked = None
         if min(lowest[:active]) < (page + 1) * BLOCK_SIZE - 1:
             masked = keys + page * BLOCK_SIZE > moved[:active, :, None]
-        yield PageStep(pages=table[page, :active], masked=masked)
+        yield PageStep(active=active, pages=table[page, : filled or active], masked=masked)

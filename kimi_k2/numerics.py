@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from kimi_k2.arithmetic import Numerics
+from kimi_k2.attention_plan import BLOCKS_AT_ONCE
 from kimi_k2.config import ModelConfig
 from kimi_k2.errors import ConfigError, NumericsError
 from kimi_k2.fingerprint import fingerprint
@@ -17,6 +18,7 @@ __all__ = ["Numerics", "prove_numerics", "resolve_dtype"]
 _CPU_QUANTA = (4, 8, 16, 32, 64)
 _CPU_MAX_ROWS = 512
 _DEVICE_QUANTA = (128,)
+"""A device's library chooses kernels by every size, so there every product has one fixed shape."""
 
 
 def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
@@ -53,6 +55,7 @@ def prove_numerics(
         candidate = Numerics(
             row_quantum=quantum,
             max_rows=_CPU_MAX_ROWS if cpu else quantum,
+            blocks_at_once=None if cpu else BLOCKS_AT_ONCE,
             fingerprint="",
             dtype=dtype,
             device=device,

@@ -46,16 +46,23 @@ def _attend(
     weight = query.new_zeros(count, blocks.rows, 1)
     highest = query.new_full((count, blocks.rows, 1), float("-inf"))
     for step in blocks.steps:
-        active = slice(step.pages.shape[0])
+        active = slice(step.active)
+        filled = step.pages.shape[0]
         keys = pages.index_select(0, step.pages).float()
-        scores = numerics.batched(rows[active], keys.transpose(1, 2))
+        scores = numerics.batched(_fill(rows[active], filled), keys.transpose(1, 2))[active]
         if step.masked is not None:
             scores.masked_fill_(step.masked, float("-inf"))
         new_highest = torch.maximum(highest[active], scores.amax(-1, keepdim=True))
         faded = numerics.exp(highest[active] - new_highest)
         scores = numerics.exp(scores - new_highest)
         weight[active] = weight[active] * faded + scores.sum(-1, keepdim=True)
-        values = numerics.batched(scores, keys[..., :value_dim])
+        values = numerics.batched(_fill(scores, filled), keys[..., :value_dim])[active]
         total[active].mul_(faded).add_(values)
         highest[active] = new_highest
     return (total / weight)[:, : tokens * heads].reshape(count * tokens, heads, value_dim)
+
+
+def _fill(blocks: Tensor, count: int) -> Tensor:
+    """Appends blocks of zeros up to `count`."""
+    missing = count - blocks.shape[0]
+    return blocks if missing == 0 else F.pad(blocks, (0, 0, 0, 0, 0, missing))

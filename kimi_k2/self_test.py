@@ -149,7 +149,7 @@ def _same(candidate: Numerics, shape: ProductShape, x: Tensor, weight: Tensor) -
             yield torch.equal(product(x[:, :rows]), single[:, :rows])
     shifted = product(x[:, 1 : 1 + quantum])
     yield torch.equal(shifted, single[:, 1 : 1 + quantum])
-    if shape.batch is not None:
+    if shape.batch is not None and candidate.blocks_at_once is None:
         for count in _BATCH_COUNTS:
             few = min(count, shape.batch)
             block = x[:few, :quantum]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,10 +14,14 @@ from kimi_k2.arithmetic import Numerics
 from kimi_k2.config import ModelConfig
 from kimi_k2.errors import ConfigError, NumericsError
 from kimi_k2.expert_ffn import ExpertWeights
+from kimi_k2.local_experts import LocalExperts
+from kimi_k2.model import Model
 from kimi_k2.numerics import prove_numerics
 from kimi_k2.self_test import ProductShape, first_variant
-from tests.support.checkpoints import config_dict
-from tests.support.models import unproven_numerics
+from kimi_k2.weights import router_weights
+from tests.support.checkpoints import config_dict, random_tensors
+from tests.support.models import stacked_experts, unproven_numerics
+from tests.support.sequences import Runner
 
 TINY = ModelConfig.from_dict(config_dict())
 NANO = ModelConfig.from_dict(config_dict(preset="nano"))
@@ -40,14 +46,10 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(
-    ("config", "counts"), [(TINY, (1, 2, 3)), (NANO, (1, 2))], ids=["tiny", "nano"]
-)
-def test_fingerprint_is_the_same_for_any_thread_count(
-    config: ModelConfig, counts: tuple[int, ...], threads: None
-) -> None:
+@pytest.mark.parametrize("config", [TINY, NANO], ids=["tiny", "nano"])
+def test_fingerprint_is_the_same_for_any_thread_count(config: ModelConfig, threads: None) -> None:
     found = set()
-    for count in counts:
+    for count in (1, 2):
         torch.set_num_threads(count)
         found.add(prove_numerics(config).fingerprint)
     assert len(found) == 1
@@ -148,6 +150,25 @@ def test_masked_scores_are_exact_no_ops() -> None:
     numerics = unproven_numerics()
     assert numerics.exp(torch.full((100,), float("-inf"))).eq(0).all()
     assert numerics.exp(torch.zeros(100)).eq(1).all()
+
+
+def test_a_model_with_device_shapes_gives_the_same_bits() -> None:
+    """The shapes used on a GPU, run on this processor: 128 rows, 16 blocks."""
+    config = ModelConfig.from_dict(config_dict({"vocab_size": 64}, "float32"))
+    tensors = random_tensors(config, seed=0)
+    tokens = torch.arange(64).repeat(3)
+    logits = []
+    for shapes in (
+        unproven_numerics(),
+        replace(unproven_numerics(128), max_rows=128, blocks_at_once=16),
+    ):
+        model = Model(config, router_weights(config, tensors, torch.float32, "cpu"), shapes)
+        experts = LocalExperts(stacked_experts(config, tensors), shapes)
+        runner = Runner(model, experts, num_blocks=4)
+        logits.append(asyncio.run(runner.extend(tokens, all_logits=True)))
+        logits.append(asyncio.run(runner.extend(tokens[:1])))
+    assert torch.equal(logits[0], logits[2])
+    assert torch.equal(logits[1], logits[3])
 
 
 @pytest.mark.parametrize("rows", [0, 1, 4, 511, 513, 1100])
