@@ -8,6 +8,8 @@ from typing import Any
 import openai
 import pytest
 
+from tests.support.deadline import wait_until
+
 from .conftest import Gateway
 
 HI: Any = [{"role": "user", "content": "hi"}]
@@ -293,12 +295,8 @@ def test_health_says_whether_a_router_is_ready(gateway: Gateway) -> None:
     with gateway.http() as http:
         assert http.get("/health").json()["status"] == "ok"
         gateway.router.state = "loading"
-        for _ in range(100):
-            reply = http.get("/health")
-            if reply.status_code == 503:
-                break
-        else:
-            pytest.fail("the gateway did not notice")
+        wait_until(lambda: http.get("/health").status_code == 503, "the gateway to notice")
+        reply = http.get("/health")
         assert reply.json()["routers"][0]["state"] == "loading"
 
 
