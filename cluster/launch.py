@@ -115,8 +115,7 @@ def _cluster(blueprint: Blueprint, journal: Path) -> Iterator[Any]:
 
 def _bring_up(blueprint: Blueprint, controller: Any, emit: Emit, stop: threading.Event) -> None:
     """Starts the gateway while members load; returns when all of it serves."""
-    _status(controller)
-    emit({"event": "progress", "text": "starting the gateway"})
+    emit({"event": "progress", "text": "starting the gateway and the members"})
     failed: list[ClusterError] = []
 
     def gateway() -> None:
