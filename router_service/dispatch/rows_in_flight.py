@@ -125,7 +125,7 @@ class RowsInFlight:
                 return
         whole = wanted.all(axis=1) & (owners == owners[:, :1]).all(axis=1)
         self._make_places(rows[~whole])
-        for worker in np.unique(owners[wanted]).tolist():
+        for worker in np.flatnonzero(np.bincount(owners[wanted])).tolist():
             mine = (owners == worker) & wanted
             hit = mine.any(axis=1)
             self._open += 1

@@ -266,6 +266,34 @@ async def _evicted(model: ExpertModel) -> None:
         await remote.close()
 
 
+def test_a_router_of_an_older_term_waits_for_the_newer_placement(model: ExpertModel) -> None:
+    run_async(_older_term(model))
+
+
+async def _older_term(model: ExpertModel) -> None:
+    config = model.config
+    layer = config.moe_layers[0]
+    grid: Grid = {"expert-0": everything(model)}
+    async with serving(model.path, grid) as services:
+        addresses = {w: s.address for w, s in services.items()}
+        remote = model.remote()
+        remote.set_placement(placement(config, grid, addresses))
+        assert await remote.settled(30)
+        await compare_rows(model, remote, layer, 4)
+        newer = Epoch(term=2, counter=0)
+        await services["expert-0"].load(newer, {})
+        x, idx, weights = model.rows(3, seed=1)
+        result = await (await remote.dispatch(layer, x, idx, weights, None))
+        assert result.parked is not None and result.parked.all()
+        assert not remote.is_live(layer, 0)
+        errors = remote.snapshot()["workers"]["expert-0"]["errors"]
+        assert errors == {"stale_epoch": 1}
+        remote.set_placement(placement(config, grid, addresses, epoch=newer))
+        await all_live(remote, config)
+        await compare_rows(model, remote, layer, 4)
+        await remote.close()
+
+
 def test_workers_with_other_bits_are_never_asked(model: ExpertModel) -> None:
     run_async(_other_bits(model))
 
