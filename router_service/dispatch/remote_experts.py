@@ -175,27 +175,26 @@ class RemoteExperts:
     def _send(self, layer: int, flight: RowsInFlight, part: Part) -> None:
         link = self._roster.links[part.worker]
         request_id = link.next_request_id()
-        counts = part.wanted.sum(axis=1)
-        x = flight.x
+        x, experts, weights = flight.x, flight.experts, flight.weights
         if len(part.rows) != len(x):
             x = x.index_select(0, torch.from_numpy(part.rows))
-        experts = flight.experts[part.rows][part.wanted]
+            experts, weights = experts[part.rows], weights[part.rows]
         message = encode_request(
             DispatchRequest(
                 request_id=request_id,
                 epoch=self._epoch,
                 layer=flight.layer_number,
                 x=x,
-                counts=counts.astype(np.uint8),
+                counts=part.counts.astype(np.uint8),
                 combine=part.whole,
-                experts=experts.astype(np.uint16),
-                weights=flight.weights[part.rows][part.wanted],
+                experts=experts[part.wanted].astype(np.uint16),
+                weights=weights[part.wanted],
             )
         )
         call = Call(
             layer=layer,
-            rows=int(np.where(part.whole, 1, counts).sum()),
-            pairs=len(experts),
+            rows=int(part.answer_sizes.sum()),
+            pairs=int(part.counts.sum()),
             replied=partial(flight.replied, part),
             failed=partial(flight.failed, part, link.address.worker_id),
         )

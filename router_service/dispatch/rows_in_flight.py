@@ -28,6 +28,7 @@ class Part:
     worker: its index in the table that the choice was made by.
     rows: [r] rows of the dispatch, ascending.
     wanted: bool [r, top_k], which of a row's experts.
+    counts: int64 [r], how many of them.
     whole: bool [r], rows of which all experts are wanted: they come back combined.
     tried: ids of workers that already failed these rows.
     """
@@ -35,8 +36,28 @@ class Part:
     worker: int
     rows: Rows
     wanted: Mask
+    counts: Rows
     whole: Mask
     tried: frozenset[str]
+
+    def asked(self) -> Part:
+        """Without the rows that nothing is wanted of."""
+        hit = self.counts > 0
+        if hit.all():
+            return self
+        return Part(
+            worker=self.worker,
+            rows=self.rows[hit],
+            wanted=self.wanted[hit],
+            counts=self.counts[hit],
+            whole=self.whole[hit],
+            tried=self.tried,
+        )
+
+    @property
+    def answer_sizes(self) -> Rows:
+        """int64 [r], rows of the answer that belong to each row."""
+        return np.where(self.whole, 1, self.counts)
 
 
 Choose = Callable[[NDArray[np.int64], frozenset[str]], NDArray[np.int16]]
@@ -127,18 +148,12 @@ class RowsInFlight:
         self._make_places(rows[~whole])
         for worker in np.flatnonzero(np.bincount(owners[wanted])).tolist():
             mine = (owners == worker) & wanted
-            hit = mine.any(axis=1)
-            self._open += 1
-            self._send(
-                self,
-                Part(
-                    worker=worker,
-                    rows=rows[hit],
-                    wanted=mine[hit],
-                    whole=whole[hit],
-                    tried=tried,
-                ),
+            counts = mine.sum(axis=1)
+            part = Part(
+                worker=worker, rows=rows, wanted=mine, counts=counts, whole=whole, tried=tried
             )
+            self._open += 1
+            self._send(self, part.asked())
 
     def _park(self, rows: Rows, without: Mask) -> None:
         first = without.argmax(axis=1)
@@ -163,14 +178,13 @@ class RowsInFlight:
             self._out.index_copy_(0, torch.from_numpy(part.rows), answer)
             return
         if part.whole.any():
-            sizes = np.where(part.whole, 1, part.wanted.sum(axis=1))
-            is_whole = torch.from_numpy(np.repeat(part.whole, sizes))
+            is_whole = torch.from_numpy(np.repeat(part.whole, part.answer_sizes))
             rows = torch.from_numpy(part.rows[part.whole])
             self._out.index_copy_(0, rows, answer[is_whole])
             answer = answer[~is_whole]
-        here = ~part.whole
-        first = self._place[part.rows[here]] * self.top_k
-        places = (first[:, None] + np.arange(self.top_k))[part.wanted[here]]
+        wanted = part.wanted & ~part.whole[:, None]
+        first = self._place[part.rows] * self.top_k
+        places = (first[:, None] + np.arange(self.top_k))[wanted]
         if self._pairs is not None:
             self._pairs.index_copy_(0, torch.from_numpy(places), answer)
 
