@@ -1,7 +1,4 @@
-"""The controller as a named Ray actor, and its members as Ray actors.
-
-Members are detached: they outlive a controller that dies, and the next one finds them by name.
-"""
+"""The controller as a named Ray actor."""
 
 from __future__ import annotations
 
@@ -16,168 +13,22 @@ from typing import Any
 
 import ray
 from prometheus_client import CollectorRegistry
-from ray.exceptions import RayError
-from ray.util.placement_group import (
-    PlacementGroup,
-    get_placement_group,
-    placement_group,
-    remove_placement_group,
-)
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.blueprint import Blueprint
 from cluster.controller import Controller
-from cluster.errors import StartError
-from cluster.fleet import Member, Phase, Role, new_fleet
+from cluster.fleet import Phase, Role, new_fleet
 from cluster.gateways import Gateways
 from cluster.journal import next_term
-from cluster.members import actor_options, bundle, reachable, router_config, worker_config
+from cluster.members.actor import RayActors
 from cluster.probe import GrpcLink
-from cluster.reconcile import Launched, Rules
+from cluster.reconcile import Rules
 from cluster.views import Process, placement_view, status_view, targets_view
-from experts_service.actor import ExpertWorkerActor
 from monitoring.metrics import ControllerMetrics
 from monitoring.server import MetricsServer
-from router_service.actor import RouterActor
 
-NAMESPACE = "orrery"
 CONTROLLER = "orrery-controller"
-_GROUP = "orrery-experts"
-_STOP_S = 5.0
-_ALIVE_S = 1.0
-_FIND_S = 10.0
 
 _log = logging.getLogger(__name__)
-
-
-class RayActors:
-    """Starts and ends members as Ray actors; expert workers spread over the nodes."""
-
-    def __init__(self, blueprint: Blueprint) -> None:
-        self._blueprint = blueprint
-        self._handles: dict[str, Any] = {}
-        self._up: set[str] = set()
-        self._group: PlacementGroup | None = None
-        self._group_lock = asyncio.Lock()
-
-    async def launch(self, member: Member) -> Launched:
-        """Starts the member's actor, or takes over the living one of its name.
-
-        Raises:
-            StartError: Ray cannot place it in time, or it fails on its way up.
-        """
-        timeout_s = self._blueprint.config.controller.start_timeout_s
-        try:
-            async with asyncio.timeout(timeout_s):
-                handle = await asyncio.to_thread(self._find, member.member_id)
-                if handle is None:
-                    handle = await self._create(member)
-                self._handles[member.member_id] = handle
-                about = await _result(handle.start.remote())
-                node = str(await _result(handle.node.remote()))
-                self._up.add(member.member_id)
-        except TimeoutError as error:
-            raise StartError(f"was not up after {timeout_s:.0f} s") from error
-        except RayError as error:
-            raise StartError(f"did not come up: {str(error).strip().splitlines()[-1]}") from error
-        host = await asyncio.to_thread(_host_of, node)
-        return Launched(
-            member_id=member.member_id,
-            address=reachable(about["address"], host),
-            metrics_address=reachable(about["metrics_address"], host),
-            node=node,
-            pid=int(about["pid"]),
-        )
-
-    async def kill(self, member_id: str) -> None:
-        """Lets an actor that came up stop by itself for a moment, then kills it."""
-        was_up = member_id in self._up
-        self._up.discard(member_id)
-        handle = self._handles.pop(member_id, None)
-        if handle is None:
-            handle = await asyncio.to_thread(self._find, member_id)
-        if handle is None:
-            return
-        if was_up:
-            try:
-                async with asyncio.timeout(_STOP_S):
-                    await _result(handle.stop.remote())
-            except (TimeoutError, RayError) as error:
-                _log.info("%s is killed: %s", member_id, type(error).__name__)
-        await asyncio.to_thread(ray.kill, handle)
-        await asyncio.to_thread(self._await_gone, member_id)
-
-    async def alive(self, member_id: str) -> bool:
-        handle = self._handles.get(member_id)
-        if handle is None:
-            return False
-        try:
-            async with asyncio.timeout(_ALIVE_S):
-                await _result(handle.node.remote())
-        except RayError:
-            return False
-        except TimeoutError:
-            return True
-        return True
-
-    async def close(self) -> None:
-        """Gives the placement group's resources back."""
-        if self._group is not None:
-            await asyncio.to_thread(remove_placement_group, self._group)
-
-    def _find(self, member_id: str) -> Any:
-        try:
-            return ray.get_actor(f"orrery-{member_id}", namespace=NAMESPACE)
-        except ValueError:
-            return None
-
-    def _await_gone(self, member_id: str) -> None:
-        """Ray frees a killed actor's name a little later; a new one of that name must wait."""
-        pause = threading.Event()
-        for _ in range(100):
-            if self._find(member_id) is None:
-                return
-            pause.wait(0.05)
-
-    async def _create(self, member: Member) -> Any:
-        options: dict[str, Any] = {
-            "name": f"orrery-{member.member_id}",
-            "namespace": NAMESPACE,
-            "lifetime": "detached",
-            "max_restarts": 0,
-            **actor_options(member.role, self._blueprint.config),
-        }
-        if member.role is Role.ROUTER:
-            return RouterActor.options(**options).remote(
-                router_config(self._blueprint, member.member_id)
-            )
-        group = await self._spread()
-        options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
-            placement_group=group,
-            placement_group_bundle_index=self._blueprint.workers.index(member.member_id),
-        )
-        return ExpertWorkerActor.options(**options).remote(worker_config(self._blueprint, member))
-
-    async def _spread(self) -> PlacementGroup:
-        async with self._group_lock:
-            if self._group is None:
-                self._group = await asyncio.to_thread(self._find_group)
-            group = self._group
-            await _result(group.ready())
-            return group
-
-    def _find_group(self) -> PlacementGroup:
-        """The group of a former controller, or a new one. Best effort: one node takes them all."""
-        try:
-            group: PlacementGroup = get_placement_group(_GROUP)
-        except ValueError:
-            group = placement_group(
-                [bundle(self._blueprint.config)] * len(self._blueprint.workers),
-                strategy="SPREAD",
-                name=_GROUP,
-                lifetime="detached",
-            )
-        return group
 
 
 class ControllerHost:
@@ -271,15 +122,3 @@ def _end_process_on_failure(work: Any) -> None:
     if not work.cancelled() and (error := work.exception()) is not None:
         _log.critical("the controller's loop broke", exc_info=error)
         os._exit(1)
-
-
-async def _result(ref: Any) -> Any:
-    return await asyncio.wrap_future(ref.future())
-
-
-def _host_of(node: str) -> str:
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    for known in nodes:
-        if known["NodeID"] == node or known["NodeManagerAddress"] == node:
-            return str(known["NodeManagerAddress"])
-    return ""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster.members import reachable
+from cluster.members.setup import reachable
 from cluster.views import Process
 
 _FORGET_S = 15.0

@@ -20,12 +20,13 @@ import httpx
 import ray
 from ray.exceptions import RayError
 
-from cluster.actor import CONTROLLER, NAMESPACE, ControllerActor
+from cluster.actor import CONTROLLER, ControllerActor
 from cluster.blueprint import Blueprint, draw
 from cluster.config_reader import read_config
 from cluster.errors import ClusterError, StartError
 from cluster.ingress.launch import start_gateway, stop_gateway
-from cluster.members import processors
+from cluster.members.actor import NAMESPACE, sweep
+from cluster.members.setup import processors
 
 _POLL_S = 0.3
 _WATCH_S = 1.0
@@ -72,16 +73,7 @@ def main() -> int:
 def _ray(blueprint: Blueprint, emit: Emit, stop: threading.Event) -> Iterator[None]:
     address = blueprint.config.ray.address
     emit({"event": "progress", "text": f"joining Ray at {address}" if address else "starting Ray"})
-    private: dict[str, Any] = {
-        "address": "local",
-        "num_cpus": max(os.cpu_count() or 1, processors(blueprint.config)),
-        "include_dashboard": False,
-        "object_store_memory": _OBJECT_STORE_BYTES,
-    }
-    try:
-        ray.init(namespace=NAMESPACE, **({"address": address} if address else private))
-    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
-        raise StartError(f"Ray did not start: {error}") from error
+    _connect(blueprint)
     try:
         if stop.is_set():
             raise StopRequestedError
@@ -90,18 +82,52 @@ def _ray(blueprint: Blueprint, emit: Emit, stop: threading.Event) -> Iterator[No
         ray.shutdown()
 
 
+def _connect(blueprint: Blueprint) -> None:
+    """Joins or starts Ray. A private one is tried twice: Ray gives its processes 30 s to come up,
+    which a busy machine may exceed.
+
+    Raises:
+        StartError: Ray says no.
+    """
+    address = blueprint.config.ray.address
+    options: dict[str, Any] = {"address": address}
+    if not address:
+        options = {
+            "address": "local",
+            "num_cpus": max(os.cpu_count() or 1, processors(blueprint.config)),
+            "include_dashboard": False,
+            "object_store_memory": _OBJECT_STORE_BYTES,
+        }
+    for last in (bool(address), True):
+        try:
+            ray.init(namespace=NAMESPACE, **options)
+            return
+        except Exception as error:
+            # Ray raises bare exceptions when its processes do not come up.
+            ray.shutdown()
+            if last:
+                raise StartError(f"Ray did not start: {error}") from error
+            print(f"Ray is started again: {error}", file=sys.stderr)
+
+
 @contextlib.contextmanager
 def _cluster(blueprint: Blueprint, journal: Path) -> Iterator[Any]:
     """The controller's handle; at the end everything it and Serve started is ended."""
-    controller = ControllerActor.options(
-        name=CONTROLLER,
-        namespace=NAMESPACE,
-        lifetime="detached",
-        num_cpus=0,
-        resources=_HEAD,
-        max_restarts=-1,
-        max_concurrency=_CONTROLLER_CALLS,
-    ).remote(blueprint, journal)
+    try:
+        controller = ControllerActor.options(
+            name=CONTROLLER,
+            namespace=NAMESPACE,
+            lifetime="detached",
+            num_cpus=0,
+            resources=_HEAD,
+            max_restarts=-1,
+            max_concurrency=_CONTROLLER_CALLS,
+        ).remote(blueprint, journal)
+    except ValueError as error:
+        raise StartError(
+            "this Ray cluster already runs an orrery; end that one with `orrery stop` where it was "
+            "started"
+        ) from error
     try:
         yield controller
     finally:
@@ -111,6 +137,7 @@ def _cluster(blueprint: Blueprint, journal: Path) -> Iterator[Any]:
         except RayError as error:
             print(f"the controller did not stop by itself: {error}", file=sys.stderr)
         ray.kill(controller)
+        sweep()
 
 
 def _bring_up(blueprint: Blueprint, controller: Any, emit: Emit, stop: threading.Event) -> None:

@@ -13,9 +13,10 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from cluster.actor import CONTROLLER, NAMESPACE, ControllerActor
+from cluster.actor import CONTROLLER, ControllerActor
 from cluster.blueprint import draw
 from cluster.config_reader import read_config
+from cluster.members.actor import NAMESPACE
 from tests.support.checkpoints import write_random_checkpoint
 from tests.support.deadline import run_async
 from wire.clients.router import RouterClient

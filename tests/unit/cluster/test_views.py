@@ -4,7 +4,7 @@ import doctest
 import json
 
 import cluster.cli.table
-import cluster.members
+import cluster.members.setup
 import cluster.views
 from cluster.cli.table import process_table
 from cluster.fleet import Report, new_fleet
@@ -25,7 +25,7 @@ CONTROLLER = Process(
 
 
 def test_examples_in_the_docstrings() -> None:
-    for module in (cluster.views, cluster.cli.table, cluster.members):
+    for module in (cluster.views, cluster.cli.table, cluster.members.setup):
         assert doctest.testmod(module).failed == 0
 
 
