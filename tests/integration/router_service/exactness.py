@@ -24,6 +24,10 @@ TIGHT = EngineConfig(kv_blocks=14, micro_batches=2, prefill_chunk=100, min_micro
 """So few KV blocks that requests have to be preempted."""
 
 
+SECONDS = 240.0
+"""Deadline of one comparison: minutes, since a busy machine may starve it."""
+
+
 def shape_name(config: EngineConfig) -> str:
     """The part of a test's id that tells shapes apart."""
     return (

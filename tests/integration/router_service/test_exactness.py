@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from router_service.config import EngineConfig
 from router_service.outputs import FinishReason
 from tests.integration.router_service import exactness
 from tests.integration.router_service.harness import Bench, Result, mixed_requests
-from tests.support.deadline import run_async
+from tests.support.deadline import run_async as run_bounded
+
+run_async = partial(run_bounded, seconds=exactness.SECONDS)
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,8 @@ GRIDS = (
 @pytest.fixture(scope="module")
 def expected(deep_bench: Bench) -> list[Result]:
     """What each of the mixed requests gets alone with the experts in this process."""
-    return run_async(deep_bench.alone(mixed_requests(deep_bench.model.config.vocab_size)))
+    requests = mixed_requests(deep_bench.model.config.vocab_size)
+    return run_async(deep_bench.alone(requests), exactness.SECONDS)
 
 
 def with_workers(
@@ -50,7 +51,7 @@ def with_workers(
         async with remote_experts(checkpoint, bench.model, grid, count) as experts:
             await check(replace(bench, experts=experts))
 
-    run_async(main(), 120.0)
+    run_async(main(), exactness.SECONDS)
 
 
 @pytest.mark.parametrize(("grid", "count"), GRIDS)
@@ -89,7 +90,7 @@ def test_prompt_lengths_up_to_600(deep_bench: Bench, deep_checkpoint: Path) -> N
     """Every length is swept with experts in this process; here every seventh."""
     vocab_size = deep_bench.model.config.vocab_size
     requests = exactness.sweep_requests(vocab_size, range(1, 601, 7))
-    want = run_async(deep_bench.alone(requests))
+    want = run_async(deep_bench.alone(requests), exactness.SECONDS)
 
     async def check(bench: Bench) -> None:
         got, _ = await bench.together(requests, EngineConfig(prefill_chunk=190))

@@ -22,7 +22,7 @@ from wire.clients.router import RouterClient
 from wire.errors import InvalidRequestError
 from wire.generated import orrery_pb2 as pb
 
-SECONDS = 60
+SECONDS = 120
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,8 @@ OPTIONS = DispatchOptions(deadline_s=3.0)
 
 @pytest.fixture(scope="module")
 def expected(bench: Bench) -> list[Result]:
-    return run_async(bench.alone(mixed_requests(bench.model.config.vocab_size, 30)))
+    requests = mixed_requests(bench.model.config.vocab_size, 30)
+    return run_async(bench.alone(requests), exactness.SECONDS)
 
 
 def twice(config: ModelConfig, workers: tuple[str, ...]) -> Owners:
@@ -84,7 +85,7 @@ def test_another_copy_takes_over(bench: Bench, checkpoint: Path, expected: list[
         requests = mixed_requests(config.vocab_size, 30)
         assert not exactness.differences(requests, got, expected)
 
-    run_async(main())
+    run_async(main(), exactness.SECONDS)
 
 
 def test_rows_without_a_copy_wait_for_a_new_worker(
@@ -111,7 +112,7 @@ def test_rows_without_a_copy_wait_for_a_new_worker(
         requests = mixed_requests(config.vocab_size, 30)
         assert not exactness.differences(requests, got, expected)
 
-    run_async(main())
+    run_async(main(), exactness.SECONDS)
 
 
 def test_what_never_comes_back_is_named(bench: Bench, checkpoint: Path) -> None:
@@ -136,4 +137,4 @@ def test_what_never_comes_back_is_named(bench: Bench, checkpoint: Path) -> None:
         numbers = {int(str(error).split()[1]) for error in errors}
         assert all(number % 3 == 1 for number in numbers)
 
-    run_async(main())
+    run_async(main(), exactness.SECONDS)
