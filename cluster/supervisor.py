@@ -27,6 +27,7 @@ from cluster.config_reader import to_tree
 from cluster.descendants import adopt_orphans, end_all
 from cluster.errors import StartError
 from cluster.home import Home
+from cluster.ingress.haproxy import write_haproxy
 
 _STOP_S = 25.0
 _SWEEP_S = 3.0
@@ -56,7 +57,10 @@ def supervise(
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            env=environment(os.environ),
+            env={
+                **environment(os.environ),
+                "RAY_SERVE_HAPROXY_BINARY_PATH": str(write_haproxy(home.path)),
+            },
             start_new_session=True,
         )
         reader = threading.Thread(target=_read, args=(child, inbox), daemon=True)

@@ -47,6 +47,7 @@ def _run(blueprint: Blueprint) -> None:
         model=blueprint.model_dir,
         model_name=blueprint.model_name,
         metrics_listen=f"{blueprint.metrics_listen}:0",
+        exact=blueprint.config.exactness == "strict",
     )
     # Only on the head: two nodes on one machine would want the same port.
     serve.start(http_options=HTTPOptions(host=http.host, port=http.port), proxy_location="HeadOnly")
