@@ -103,8 +103,10 @@ class ExpertsSection:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannerSection:
-    """What the cost model believes; the defaults were measured between processes of one 2-core
-    machine. rows: tokens in a decode step. message_us: router processor time a message.
+    """What the cost model believes. message_us, latency_us and expert_gbps were measured between
+    processes of one 2-core machine with nano-K2; the other defaults are estimates.
+
+    rows: tokens in a decode step. message_us: router processor time a message.
     latency_us: round trip of an empty one. router_us: the router's own part of one layer of one
     micro-batch. link_gbps: gigabits/s at the router. expert_gbps: gigabytes/s at which a worker
     goes through weights.

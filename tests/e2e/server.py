@@ -19,7 +19,7 @@ import psutil
 from tests.support.processes import MARK, marked, wait_for_none
 
 ROOT = Path(__file__).parents[2]
-START_SECONDS = 150.0
+START_SECONDS = 240.0
 STOP_SECONDS = 40.0
 
 
