@@ -20,6 +20,8 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 from tests.support.processes import MARK, describe, wait_for_none
 
 GRACE_SECONDS = 10.0
+# Cheap tests first: what is plainly broken shows within the first minute.
+TIERS = ("unit", "parity", "integration", "e2e")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,6 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=_tier)
     for item in items:
         if item.get_closest_marker("ray"):
             # Ray leaves sockets, pipes and log files to the garbage collector.
@@ -38,6 +41,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(
                 pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
             )
+
+
+def _tier(item: pytest.Item) -> int:
+    folder = item.path.relative_to(Path(__file__).parent).parts[0]
+    return TIERS.index(folder) if folder in TIERS else len(TIERS)
 
 
 @pytest.fixture(scope="session", autouse=True)
