@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from monitoring.balancedness import balancedness
 from monitoring.metrics import RouterMetrics
 
 
@@ -32,10 +33,8 @@ class ExpertTokens:
         self._totals[layer].inc(len(flat))
 
     def balancedness(self, layer: int) -> float:
-        """Mean load over maximum load of a layer's experts; 1 while there is none."""
-        counts = self.counts[layer]
-        highest = int(counts.max())
-        return float(counts.mean() / highest) if highest else 1.0
+        """Of a layer's experts, so far; `layer` is a table index."""
+        return balancedness(self.counts[layer].tolist())
 
     def by_layer(self) -> dict[int, list[int]]:
         """The checkpoint's layer number to the count of each logical expert."""
