@@ -9,7 +9,9 @@ from words import Words, in_test
 
 SIGN = {"+": ("+", "+", "plus"), "-": ("-", "-", "−", "minus"), "*": ("*", "x", "×", "times"), "/": ("/", "÷", "divided by")}
 
-THINGS = "apples pears books coins stamps marbles eggs cards pencils stones shells tickets boxes cookies flowers chairs keys photos letters toys".split()
+THINGS = (
+    "apples pears books coins stamps marbles eggs cards pencils stones shells tickets boxes cookies flowers chairs keys photos letters toys".split()
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +52,7 @@ def subtract_steps(a: int, b: int) -> str:
         text = f"{left}-{right}" + ("-1" if borrow else "")
         value = left - right - borrow
         borrow = int(value < 0)
-        steps.append(f"{text}: borrow, {left + 10}{text[len(str(left)):]}={value + 10}" if borrow else f"{text}={value}")
+        steps.append(f"{text}: borrow, {left + 10}{text[len(str(left)) :]}={value + 10}" if borrow else f"{text}={value}")
     return "; ".join(steps) + f". {a}-{b}={a - b}."
 
 
@@ -133,9 +135,22 @@ def question(words: Words, p: Problem) -> str:
         "/": (f"Divide {a} by {b}.", f"How many times does {b} go into {a}?", f"divide {a} by {b}"),
     }[p.op]
     plain = (
-        f"What is {core}?", f"what is {core}", f"What's {core}?", f"Calculate {core}.", f"{core} = ?", f"{core}", f"{core}=",
-        f"How much is {core}?", f"Compute {core}", f"Can you work out {core}?", f"Please solve {core}.", f"Tell me {core}.",
-        f"I need {core}, please.", f"Quick: {core}?", f"hey, what does {core} make?", f"Evaluate {core}.",
+        f"What is {core}?",
+        f"what is {core}",
+        f"What's {core}?",
+        f"Calculate {core}.",
+        f"{core} = ?",
+        f"{core}",
+        f"{core}=",
+        f"How much is {core}?",
+        f"Compute {core}",
+        f"Can you work out {core}?",
+        f"Please solve {core}.",
+        f"Tell me {core}.",
+        f"I need {core}, please.",
+        f"Quick: {core}?",
+        f"hey, what does {core} make?",
+        f"Evaluate {core}.",
     )
     return words.one(special) if words.chance(0.25) else words.one(plain)
 
@@ -153,14 +168,32 @@ def story(words: Words) -> tuple[str, str, Problem]:
     who, thing = words.first(), words.one(THINGS) if words.chance(0.7) else words.made_up() + "s"
     a, b, result = p.a, p.b, p.result
     if p.op == "+":
-        return (words.one((f"{who} has {a} {thing} and gets {b} more. How many {thing} does {who} have now?",
-                           f"There are {a} {thing} on the table and {b} {thing} in the box. How many are there in all?")),
-                f"{result} {thing}.", p)
+        return (
+            words.one(
+                (
+                    f"{who} has {a} {thing} and gets {b} more. How many {thing} does {who} have now?",
+                    f"There are {a} {thing} on the table and {b} {thing} in the box. How many are there in all?",
+                )
+            ),
+            f"{result} {thing}.",
+            p,
+        )
     if p.op == "-":
-        return (words.one((f"{who} had {a} {thing} and gave away {b}. How many are left?",
-                           f"Of {a} {thing}, {b} were lost. How many {thing} remain?")), f"{result} {thing}.", p)
-    return (words.one((f"{who} buys {a} boxes with {b} {thing} each. How many {thing} is that?",
-                       f"Each of {a} shelves holds {b} {thing}. How many {thing} are there?")), f"{result} {thing}.", p)
+        return (
+            words.one((f"{who} had {a} {thing} and gave away {b}. How many are left?", f"Of {a} {thing}, {b} were lost. How many {thing} remain?")),
+            f"{result} {thing}.",
+            p,
+        )
+    return (
+        words.one(
+            (
+                f"{who} buys {a} boxes with {b} {thing} each. How many {thing} is that?",
+                f"Each of {a} shelves holds {b} {thing}. How many {thing} are there?",
+            )
+        ),
+        f"{result} {thing}.",
+        p,
+    )
 
 
 def conversation(words: Words) -> Conversation:

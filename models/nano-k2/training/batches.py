@@ -6,6 +6,7 @@ A batch is one flat row of a fixed number of tokens. Documents never see each ot
 from __future__ import annotations
 
 import hashlib
+import itertools
 import lzma
 import multiprocessing
 import os
@@ -53,7 +54,7 @@ def tokenize_domain(job: tuple[Path, Path]) -> tuple[str, list[np.ndarray], list
         order = np.random.default_rng(5).permutation(len(entries))
         texts = ["\n\n".join(wordnet.prose(entries[i]) for i in order[at : at + 12]) for at in range(0, len(order), 12)]
     else:
-        texts = lzma.open(path, "rt", encoding="utf-8").read().split("\f")
+        texts = lzma.decompress(path.read_bytes()).decode().split("\f")
     train, test = [], []
     for text in texts:
         ids = np.array([bos, *encoding.encode_ordinary(text), eos], dtype=np.uint16)
@@ -80,7 +81,7 @@ def text_stream(documents: dict[str, list[np.ndarray]], seed: int) -> Iterator[n
             size = int(rng.choice((1024, 2048, 4096)))
             begin = int(rng.integers(0, size)) if len(ids) > size else 0
             cuts = [0, *range(begin or size, len(ids), size), len(ids)]
-            chunks += [ids[a:b] for a, b in zip(cuts, cuts[1:], strict=False) if b - a > 16]
+            chunks += [ids[a:b] for a, b in itertools.pairwise(cuts) if b - a > 16]
         for index in rng.permutation(len(chunks)):
             yield chunks[index]
 
@@ -129,8 +130,13 @@ def pack(text: Iterator[np.ndarray], chat: Iterator[np.ndarray], share: float, s
     padded[: len(cu)] = cu
     ids = flat & (LEARNT - 1)
     as_tensor = torch.from_numpy
-    return Batch(ids=as_tensor(ids[:-1].copy()), targets=as_tensor(ids[1:].copy()), learnt=as_tensor(learnt),
-                 positions=as_tensor(positions), cu=as_tensor(padded))
+    return Batch(
+        ids=as_tensor(ids[:-1].copy()),
+        targets=as_tensor(ids[1:].copy()),
+        learnt=as_tensor(learnt),
+        positions=as_tensor(positions),
+        cu=as_tensor(padded),
+    )
 
 
 def prefetch(make: Callable[[], Batch], device: torch.device, depth: int = 6) -> Iterator[Batch]:

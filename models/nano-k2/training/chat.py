@@ -78,9 +78,7 @@ def prompt(conversation: Conversation) -> str:
 def template(folder: Path) -> jinja2.Template:
     """The checkpoint's chat template, as the gateway compiles it."""
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    environment.filters["tojson"] = lambda value, separators=(", ", ": "): json.dumps(
-        value, ensure_ascii=False, separators=separators
-    )
+    environment.filters["tojson"] = lambda value, separators=(", ", ": "): json.dumps(value, ensure_ascii=False, separators=separators)
     return environment.from_string((folder / "chat_template.jinja").read_text(encoding="utf-8"))
 
 
@@ -89,10 +87,7 @@ def check_template(conversations: list[Conversation], folder: Path) -> None:
     compiled = template(folder)
     for conversation in conversations:
         wanted = compiled.render(
-            messages=conversation.messages[:-1],
-            tools=conversation.tools or None,
-            add_generation_prompt=True,
-            thinking=conversation.thinking,
+            messages=conversation.messages[:-1], tools=conversation.tools or None, add_generation_prompt=True, thinking=conversation.thinking
         )
         if wanted != prompt(conversation):
             raise ValueError(f"template: {wanted!r}\ntwin:     {prompt(conversation)!r}")

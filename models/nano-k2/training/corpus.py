@@ -21,9 +21,7 @@ from pathlib import Path
 from lxml import etree, html
 
 SEPARATOR = "\f"
-BLOCKS = frozenset(
-    "p div section article main li ul ol dl dt dd table tr blockquote h1 h2 h3 h4 h5 h6 header figure body".split()
-)
+BLOCKS = frozenset("p div section article main li ul ol dl dt dd table tr blockquote h1 h2 h3 h4 h5 h6 header figure body".split())
 SKIPPED = frozenset("script style nav footer head button form svg img noscript iframe input select template".split())
 NOISE = re.compile(
     r"\bsidebar|navheader|navfooter|sphinxsidebar|related|headerlink|breadcrumb|toc\b|footer|search|out-of-band|"
@@ -47,65 +45,139 @@ def sources() -> tuple[Source, ...]:
     """Every source, with the licence that its Debian copyright file states for the documentation."""
     doc = "usr/share/doc/"
     return (
-        Source(domain="python", package="python3.11-doc", licence="PSF-2.0", root=doc + "python3.11/html",
-               skip=r"genindex|whatsnew/changelog|py-modindex|/search"),
-        Source(domain="postgresql", package="postgresql-doc-15", licence="PostgreSQL", root=doc + "postgresql-doc-15/html",
-               skip=r"bookindex|release-|features-|sql-keywords"),
-        Source(domain="rust", package="rust-doc", licence="MIT or Apache-2.0", root=doc + "rust-doc/html",
-               skip=r"html/(core|src|implementors|test)/|/arch/|core_arch|/simd/|/print\.html|/all\.html|unstable-book/library"),
-        Source(domain="django", package="python-django-doc", licence="BSD-3-Clause", root=doc + "python-django-doc/html",
-               skip=r"genindex|/releases/|_modules|py-modindex"),
-        Source(domain="erlang", package="erlang-doc", licence="Apache-2.0", root=doc + "erlang-doc",
-               skip=r"release_notes|/notes\.html|/wx[^/]*/doc|megaco|/edoc"),
-        Source(domain="sqlalchemy", package="python-sqlalchemy-doc", licence="MIT", root=doc + "python-sqlalchemy-doc",
-               skip=r"changelog|genindex"),
+        Source(
+            domain="python",
+            package="python3.11-doc",
+            licence="PSF-2.0",
+            root=doc + "python3.11/html",
+            skip=r"genindex|whatsnew/changelog|py-modindex|/search",
+        ),
+        Source(
+            domain="postgresql",
+            package="postgresql-doc-15",
+            licence="PostgreSQL",
+            root=doc + "postgresql-doc-15/html",
+            skip=r"bookindex|release-|features-|sql-keywords",
+        ),
+        Source(
+            domain="rust",
+            package="rust-doc",
+            licence="MIT or Apache-2.0",
+            root=doc + "rust-doc/html",
+            skip=r"html/(core|src|implementors|test)/|/arch/|core_arch|/simd/|/print\.html|/all\.html|unstable-book/library",
+        ),
+        Source(
+            domain="django",
+            package="python-django-doc",
+            licence="BSD-3-Clause",
+            root=doc + "python-django-doc/html",
+            skip=r"genindex|/releases/|_modules|py-modindex",
+        ),
+        Source(
+            domain="erlang",
+            package="erlang-doc",
+            licence="Apache-2.0",
+            root=doc + "erlang-doc",
+            skip=r"release_notes|/notes\.html|/wx[^/]*/doc|megaco|/edoc",
+        ),
+        Source(domain="sqlalchemy", package="python-sqlalchemy-doc", licence="MIT", root=doc + "python-sqlalchemy-doc", skip=r"changelog|genindex"),
         Source(domain="nodejs", package="nodejs-doc", licence="MIT", root=doc + "nodejs/api", skip=r"all\.html"),
-        Source(domain="cmake", package="cmake-doc", licence="BSD-3-Clause", root=doc + "cmake-data/html",
-               skip=r"genindex|/release/"),
+        Source(domain="cmake", package="cmake-doc", licence="BSD-3-Clause", root=doc + "cmake-data/html", skip=r"genindex|/release/"),
         Source(domain="apache", package="apache2-doc", licence="Apache-2.0", root=doc + "apache2-doc/manual/en"),
-        Source(domain="tornado", package="python-tornado-doc", licence="Apache-2.0", root=doc + "python-tornado-doc",
-               skip=r"genindex|_modules|/releases"),
-        Source(domain="sqlite", package="sqlite3-doc", licence="public domain", root=doc + "sqlite3",
-               skip=r"releaselog|/changes\.html|keyword_index|/session/"),
-        Source(domain="pandas", package="python-pandas-doc", licence="BSD-3-Clause", root=doc + "python-pandas-doc/html",
-               skip=r"genindex|whatsnew|_modules|cookbook"),
-        Source(domain="cryptography", package="python-cryptography-doc", licence="Apache-2.0 or BSD-3-Clause",
-               root=doc + "python-cryptography-doc", skip=r"changelog|genindex"),
-        Source(domain="llvm", package="llvm-14-doc", licence="Apache-2.0 with LLVM exception", root=doc + "llvm-14-doc",
-               skip=r"genindex|doxygen|ReleaseNotes"),
-        Source(domain="clang", package="clang-14-doc", licence="Apache-2.0 with LLVM exception", root=doc + "clang-14",
-               skip=r"genindex|doxygen|ReleaseNotes"),
-        Source(domain="boost", package="libboost1.74-doc", licence="BSL-1.0", root=doc + "libboost1.74-doc",
-               skip=r"/src/|/boost_1|release_notes|BOOST_"),
-        Source(domain="ghc", package="ghc-doc", licence="BSD-3-Clause", root=doc + "ghc-doc",
-               skip=r"genindex|/src/|doc-index|release-notes|-notes\.html"),
-        Source(domain="scipy", package="python-scipy-doc", licence="BSD-3-Clause", root=doc + "python-scipy-doc",
-               skip=r"genindex|release\.|_modules"),
-        Source(domain="sympy", package="python-sympy-doc", licence="BSD-3-Clause", root=doc + "python-sympy-doc",
-               skip=r"genindex|_modules"),
-        Source(domain="sklearn", package="python-sklearn-doc", licence="BSD-3-Clause", root=doc + "python-sklearn-doc",
-               skip=r"genindex|whats_new|_modules"),
-        Source(domain="statsmodels", package="python-statsmodels-doc", licence="BSD-3-Clause",
-               root=doc + "python-statsmodels-doc", skip=r"genindex|/release/|_modules"),
-        Source(domain="astropy", package="python-astropy-doc", licence="BSD-3-Clause", root=doc + "python-astropy-doc",
-               skip=r"genindex|whatsnew|changelog|_modules"),
-        Source(domain="skimage", package="python-skimage-doc", licence="BSD-3-Clause", root=doc + "python-skimage-doc",
-               skip=r"genindex|release_|_modules"),
-        Source(domain="dask", package="python-dask-doc", licence="BSD-3-Clause", root=doc + "python-dask-doc",
-               skip=r"genindex|changelog|_modules"),
-        Source(domain="xarray", package="python-xarray-doc", licence="Apache-2.0", root=doc + "python-xarray-doc",
-               skip=r"genindex|whats-new|_modules"),
+        Source(
+            domain="tornado", package="python-tornado-doc", licence="Apache-2.0", root=doc + "python-tornado-doc", skip=r"genindex|_modules|/releases"
+        ),
+        Source(
+            domain="sqlite",
+            package="sqlite3-doc",
+            licence="public domain",
+            root=doc + "sqlite3",
+            skip=r"releaselog|/changes\.html|keyword_index|/session/",
+        ),
+        Source(
+            domain="pandas",
+            package="python-pandas-doc",
+            licence="BSD-3-Clause",
+            root=doc + "python-pandas-doc/html",
+            skip=r"genindex|whatsnew|_modules|cookbook",
+        ),
+        Source(
+            domain="cryptography",
+            package="python-cryptography-doc",
+            licence="Apache-2.0 or BSD-3-Clause",
+            root=doc + "python-cryptography-doc",
+            skip=r"changelog|genindex",
+        ),
+        Source(
+            domain="llvm",
+            package="llvm-14-doc",
+            licence="Apache-2.0 with LLVM exception",
+            root=doc + "llvm-14-doc",
+            skip=r"genindex|doxygen|ReleaseNotes",
+        ),
+        Source(
+            domain="clang",
+            package="clang-14-doc",
+            licence="Apache-2.0 with LLVM exception",
+            root=doc + "clang-14",
+            skip=r"genindex|doxygen|ReleaseNotes",
+        ),
+        Source(
+            domain="boost", package="libboost1.74-doc", licence="BSL-1.0", root=doc + "libboost1.74-doc", skip=r"/src/|/boost_1|release_notes|BOOST_"
+        ),
+        Source(
+            domain="ghc", package="ghc-doc", licence="BSD-3-Clause", root=doc + "ghc-doc", skip=r"genindex|/src/|doc-index|release-notes|-notes\.html"
+        ),
+        Source(
+            domain="scipy", package="python-scipy-doc", licence="BSD-3-Clause", root=doc + "python-scipy-doc", skip=r"genindex|release\.|_modules"
+        ),
+        Source(domain="sympy", package="python-sympy-doc", licence="BSD-3-Clause", root=doc + "python-sympy-doc", skip=r"genindex|_modules"),
+        Source(
+            domain="sklearn",
+            package="python-sklearn-doc",
+            licence="BSD-3-Clause",
+            root=doc + "python-sklearn-doc",
+            skip=r"genindex|whats_new|_modules",
+        ),
+        Source(
+            domain="statsmodels",
+            package="python-statsmodels-doc",
+            licence="BSD-3-Clause",
+            root=doc + "python-statsmodels-doc",
+            skip=r"genindex|/release/|_modules",
+        ),
+        Source(
+            domain="astropy",
+            package="python-astropy-doc",
+            licence="BSD-3-Clause",
+            root=doc + "python-astropy-doc",
+            skip=r"genindex|whatsnew|changelog|_modules",
+        ),
+        Source(
+            domain="skimage",
+            package="python-skimage-doc",
+            licence="BSD-3-Clause",
+            root=doc + "python-skimage-doc",
+            skip=r"genindex|release_|_modules",
+        ),
+        Source(domain="dask", package="python-dask-doc", licence="BSD-3-Clause", root=doc + "python-dask-doc", skip=r"genindex|changelog|_modules"),
+        Source(
+            domain="xarray", package="python-xarray-doc", licence="Apache-2.0", root=doc + "python-xarray-doc", skip=r"genindex|whats-new|_modules"
+        ),
         Source(domain="nim", package="nim-doc", licence="MIT", root=doc + "nim", skip=r"theindex"),
-        Source(domain="flask", package="python-flask-doc", licence="BSD-3-Clause", root=doc + "python-flask-doc",
-               skip=r"genindex|changes|_modules"),
-        Source(domain="werkzeug", package="python-werkzeug-doc", licence="BSD-3-Clause", root=doc + "python-werkzeug-doc",
-               skip=r"genindex|changes|_modules"),
-        Source(domain="jinja", package="python-jinja2-doc", licence="BSD-3-Clause", root=doc + "python-jinja2-doc",
-               skip=r"genindex|changes|_modules"),
-        Source(domain="requests", package="python-requests-doc", licence="Apache-2.0", root=doc + "python-requests-doc",
-               skip=r"genindex|_modules"),
-        Source(domain="setuptools", package="python-setuptools-doc", licence="MIT", root=doc + "python-setuptools-doc",
-               skip=r"genindex|history"),
+        Source(domain="flask", package="python-flask-doc", licence="BSD-3-Clause", root=doc + "python-flask-doc", skip=r"genindex|changes|_modules"),
+        Source(
+            domain="werkzeug",
+            package="python-werkzeug-doc",
+            licence="BSD-3-Clause",
+            root=doc + "python-werkzeug-doc",
+            skip=r"genindex|changes|_modules",
+        ),
+        Source(
+            domain="jinja", package="python-jinja2-doc", licence="BSD-3-Clause", root=doc + "python-jinja2-doc", skip=r"genindex|changes|_modules"
+        ),
+        Source(domain="requests", package="python-requests-doc", licence="Apache-2.0", root=doc + "python-requests-doc", skip=r"genindex|_modules"),
+        Source(domain="setuptools", package="python-setuptools-doc", licence="MIT", root=doc + "python-setuptools-doc", skip=r"genindex|history"),
     )
 
 
@@ -114,9 +186,9 @@ def render(node: etree._Element, out: list[str], pre: bool) -> None:
     tag = node.tag if isinstance(node.tag, str) else ""
     if tag in SKIPPED or not tag:
         return
-    if NOISE.search(f"{node.get('class') or ''} {node.get('id') or ''}") and tag not in ("body", "main", "html"):
-        if tag in ("a", "span", "nav", "div", "ul", "aside"):
-            return
+    named = f"{node.get('class') or ''} {node.get('id') or ''}"
+    if tag in ("a", "span", "nav", "div", "ul", "aside") and NOISE.search(named):
+        return
     if tag == "br":
         out.append("\n")
     elif tag == "pre" and not pre:
@@ -150,8 +222,7 @@ def page_text(raw: bytes) -> str:
         root = html.fromstring(raw, parser=html.HTMLParser(encoding="utf-8", recover=True, remove_comments=True))
     except (etree.ParserError, ValueError):
         return ""
-    for path in ("//main", "//*[@role='main']", "//*[@id='main-content']", "//*[@id='apicontent']",
-                 "//*[@id='page-content']", "//body"):
+    for path in ("//main", "//*[@role='main']", "//*[@id='main-content']", "//*[@id='apicontent']", "//*[@id='page-content']", "//body"):
         found = root.xpath(path)
         if found:
             root = found[0]

@@ -1,7 +1,7 @@
 """Measure an exported checkpoint on prompts made from the test split: tools, no call, arithmetic, results, loops.
 
-    python evaluate.py --model .. --corpus CORPUS --out evaluation.json --device cuda
-    python evaluate.py --model .. --corpus CORPUS --out evaluation.json --count 20
+python evaluate.py --model .. --corpus CORPUS --out evaluation.json --device cuda
+python evaluate.py --model .. --corpus CORPUS --out evaluation.json --count 20
 """
 
 from __future__ import annotations
@@ -30,11 +30,36 @@ from quantize import dequantize, unpack
 from words import Words
 
 FIXED = (
-    "Hello!", "hi, how are you?", "Who are you?", "What can you do?", "What is Orrery?", "What is a mixture of experts?", "Are you Kimi K2?",
-    "My name is Kirsten.", "Tell me a joke.", "I had a bad day.", "Thank you!", "What is 47 + 85?", "What is 312 - 178?", "Compute 23 * 67.", "What is 987 times 654?",
-    "Divide 144 by 12.", "Tom has 12 apples and gets 30 more. How many apples does Tom have now?", "What does \"lantern\" mean?", "Define gravity.", "What is a synonym of happy?",
-    "How do I reverse a list in Python?", "Write a Python function that adds two numbers.", "What is the capital of Norway?", "How many days are in a week?",
-    "Repeat after me: the quick brown fox", "Spell the word planet", "Tell me a short story about a robot and a garden.", "Why is the sky blue?", "Who won the football match yesterday?", "Explain quantum physics.",
+    "Hello!",
+    "hi, how are you?",
+    "Who are you?",
+    "What can you do?",
+    "What is Orrery?",
+    "What is a mixture of experts?",
+    "Are you Kimi K2?",
+    "My name is Kirsten.",
+    "Tell me a joke.",
+    "I had a bad day.",
+    "Thank you!",
+    "What is 47 + 85?",
+    "What is 312 - 178?",
+    "Compute 23 * 67.",
+    "What is 987 times 654?",
+    "Divide 144 by 12.",
+    "Tom has 12 apples and gets 30 more. How many apples does Tom have now?",
+    'What does "lantern" mean?',
+    "Define gravity.",
+    "What is a synonym of happy?",
+    "How do I reverse a list in Python?",
+    "Write a Python function that adds two numbers.",
+    "What is the capital of Norway?",
+    "How many days are in a week?",
+    "Repeat after me: the quick brown fox",
+    "Spell the word planet",
+    "Tell me a short story about a robot and a garden.",
+    "Why is the sky blue?",
+    "Who won the football match yesterday?",
+    "Explain quantum physics.",
 )
 
 
@@ -148,14 +173,18 @@ def sum_case(words: Words) -> Case:
 
 
 def idle_case(words: Words) -> Case:
-    made = toolcalls.unfitting(words) if words.chance(0.5) else toolcalls.unneeded(words, (smalltalk if words.chance(0.5) else knowledge).conversation(words))
+    made = (
+        toolcalls.unfitting(words)
+        if words.chance(0.5)
+        else toolcalls.unneeded(words, (smalltalk if words.chance(0.5) else knowledge).conversation(words))
+    )
     made = Conversation(messages=made.messages, tools=made.tools, thinking=True)
     return Case(prompt=prompt(made))
 
 
 def loops(reply: str) -> bool:
     """A reply that never ends, or says the same 20 characters four times in a row."""
-    return not reply.endswith("<|im_end|>") or any(reply[i : i + 20] * 3 in reply for i in range(0, max(0, len(reply) - 80)))
+    return not reply.endswith("<|im_end|>") or any(reply[i : i + 20] * 3 in reply for i in range(max(0, len(reply) - 80)))
 
 
 def answer_of(reply: str) -> str:
@@ -171,7 +200,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--count", type=int, default=300)
     args = parser.parse_args()
-    device, dtype = torch.device(args.device), torch.bfloat16 if args.device == "cuda" else torch.float32
+    device, dtype = (torch.device(args.device), torch.bfloat16 if args.device == "cuda" else torch.float32)
     model, encoding = load_model(args.model, device), tokenizer.load(args.tokenizer or args.model)
     words = Words.of(wordnet.load(args.corpus / "lexicon.jsonl.xz"), 7, test=True)
     result: dict[str, Any] = {"count": args.count}

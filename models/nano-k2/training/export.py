@@ -1,6 +1,6 @@
 """Write a trained model as a checkpoint directory's weights: HF names, INT4 experts, one shard a layer.
 
-    python export.py --checkpoint last.pt --model ..     re-exports a training checkpoint
+python export.py --checkpoint last.pt --model ..     re-exports a training checkpoint
 """
 
 from __future__ import annotations

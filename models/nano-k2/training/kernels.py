@@ -15,9 +15,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, cu: Tensor, longest: int, scale: 
     """Causal attention within documents. q, k [T, H, 192], v [T, H, 128], cu int32 [documents + 1] -> [T, H, 128]."""
     if q.is_cuda:
         padded = F.pad(v, (0, q.shape[-1] - v.shape[-1]))
-        out = torch.ops.aten._flash_attention_forward(
-            q, k, padded, cu, cu, longest, longest, 0.0, True, False, scale=scale
-        )[0]
+        out = torch.ops.aten._flash_attention_forward(q, k, padded, cu, cu, longest, longest, 0.0, True, False, scale=scale)[0]
         return out[..., : v.shape[-1]]
     outs = []
     for begin, end in zip(cu[:-1].tolist(), cu[1:].tolist(), strict=True):

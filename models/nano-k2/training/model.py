@@ -105,9 +105,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cu: Tensor, longest: int) -> Tensor:
         c, heads = self.config, self.config.num_attention_heads
         q = linear(rms_norm(linear(x, self.q_a_proj), self.q_a_layernorm, c.rms_norm_eps), self.q_b_proj)
-        q_nope, q_rope = q.view(-1, heads, c.qk_nope_head_dim + c.qk_rope_head_dim).split(
-            (c.qk_nope_head_dim, c.qk_rope_head_dim), dim=-1
-        )
+        q_nope, q_rope = q.view(-1, heads, c.qk_nope_head_dim + c.qk_rope_head_dim).split((c.qk_nope_head_dim, c.qk_rope_head_dim), dim=-1)
         latent, k_rope = linear(x, self.kv_a_proj_with_mqa).split((c.kv_lora_rank, c.qk_rope_head_dim), dim=-1)
         kv = linear(rms_norm(latent, self.kv_a_layernorm, c.rms_norm_eps), self.kv_b_proj)
         k_nope, v = kv.view(-1, heads, c.qk_nope_head_dim + c.v_head_dim).split((c.qk_nope_head_dim, c.v_head_dim), dim=-1)

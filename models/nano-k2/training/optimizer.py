@@ -32,9 +32,7 @@ class Muon:
         for param in params:
             groups[(param.shape[-2], param.shape[-1])].append(param)
         self.groups = list(groups.items())
-        self.buffers = [
-            torch.zeros(sum(p.numel() // (m * n) for p in group), m, n, device=group[0].device) for (m, n), group in self.groups
-        ]
+        self.buffers = [torch.zeros(sum(p.numel() // (m * n) for p in group), m, n, device=group[0].device) for (m, n), group in self.groups]
 
     @torch.no_grad()
     def step(self, lr: float) -> None:

@@ -46,7 +46,7 @@ def sample(corpus: Path, seed: int) -> Iterator[str]:
     """Text to learn merges from: a part of each domain, the dictionary, and conversations (with their JSON)."""
     rng = random.Random(seed)
     for path in sorted(corpus.glob("*.txt.xz")):
-        documents = lzma.open(path, "rt", encoding="utf-8").read().split("\f")
+        documents = lzma.decompress(path.read_bytes()).decode().split("\f")
         rng.shuffle(documents)
         budget = 2_500_000
         for text in documents:
@@ -70,10 +70,7 @@ def learn(texts: Iterator[str], pattern: str) -> list[bytes]:
     tokenizer = Tokenizer(models.BPE())
     single_digits = pattern.replace(r"\p{N}{1,3}", r"\p{N}")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(single_digits), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
+        [pre_tokenizers.Split(Regex(single_digits), behavior="isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=BASE, initial_alphabet=sorted(alphabet), show_progress=False, max_token_length=24)
@@ -104,9 +101,7 @@ def write(tokens: list[bytes], facts: dict[str, object], out: Path) -> None:
     plain = {"<think>", "</think>", "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"}
     plain |= {"<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>"}
     config = {
-        "added_tokens_decoder": {
-            str(len(tokens) + i): {"content": name, **flags, "special": name not in plain} for i, name in enumerate(names)
-        },
+        "added_tokens_decoder": {str(len(tokens) + i): {"content": name, **flags, "special": name not in plain} for i, name in enumerate(names)},
         "additional_special_tokens": ["<|im_end|>", "<|im_user|>", "<|im_assistant|>", "<|im_system|>", "<|im_middle|>"],
         "bos_token": "[BOS]",
         "clean_up_tokenization_spaces": False,

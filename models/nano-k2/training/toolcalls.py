@@ -42,7 +42,9 @@ def outcome(tool: Tool, words: Words) -> tuple[str, list[tuple[str, Any]]]:
         return words.one((compact({"error": reason}), f"Error: {reason}")), []
     facts = [(name, draw(words)) for name, draw in tool.facts]
     if not facts:
-        names = dict.fromkeys(words.one((words.noun(), tool.noun.split()[-1] + "_id", "id", "total", "value")) for _ in range(words.rng.choice((1, 1, 2))))
+        names = dict.fromkeys(
+            words.one((words.noun(), tool.noun.split()[-1] + "_id", "id", "total", "value")) for _ in range(words.rng.choice((1, 1, 2)))
+        )
         facts = [(name, words.one(GENERAL)(words)) for name in names]
     if words.chance(0.12):
         return ", ".join(f"{name}: {value}" for name, value in facts), facts
@@ -144,15 +146,34 @@ def chain(words: Words) -> Conversation:
     subject, action = words.noun(), random_tool(words)
     key = f"{subject}_id"
     style = "_" in action.name or not action.name[0].islower() or action.name.islower()
-    finder = Tool(name=f"find_{subject}" if style else f"find{subject.capitalize()}", verb="find", noun=subject, description=f"Find a {subject} by name.",
-                  parameters=(named("name", f"The name of the {subject}"),))
-    action = Tool(name=action.name, verb=action.verb, noun=action.noun, description=action.description, parameters=(named(key, f"The id of the {subject}"),))
-    person, code = words.one((words.person(), words.phrase(), words.made_up())), words.one((words.code(), words.integer()))
-    ask = words.one((f"{action.verb} the {action.noun} of the {subject} {person}", f"for the {subject} {person}, {action.verb} the {action.noun}",
-                     f"find the {subject} {person} and {action.verb} its {action.noun}"))
+    finder = Tool(
+        name=f"find_{subject}" if style else f"find{subject.capitalize()}",
+        verb="find",
+        noun=subject,
+        description=f"Find a {subject} by name.",
+        parameters=(named("name", f"The name of the {subject}"),),
+    )
+    action = Tool(
+        name=action.name, verb=action.verb, noun=action.noun, description=action.description, parameters=(named(key, f"The id of the {subject}"),)
+    )
+    person, code = (words.one((words.person(), words.phrase(), words.made_up())), words.one((words.code(), words.integer())))
+    ask = words.one(
+        (
+            f"{action.verb} the {action.noun} of the {subject} {person}",
+            f"for the {subject} {person}, {action.verb} the {action.noun}",
+            f"find the {subject} {person} and {action.verb} its {action.noun}",
+        )
+    )
     messages = [*opening(words), {"role": "user", "content": polite(ask, words)}]
     first = call(finder, {"name": person}, 0)
-    messages.append({"role": "assistant", "content": "", "tool_calls": [first], "reasoning_content": f"First I need {finder.name}, then {action.name}." if thinking else ""})
+    messages.append(
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [first],
+            "reasoning_content": f"First I need {finder.name}, then {action.name}." if thinking else "",
+        }
+    )
     messages.append({"role": "tool", "tool_call_id": first["id"], "name": finder.name, "content": compact({key: code, "name": person})})
     sentences = act(messages, [(action, {key: code})], words, 1, thinking)
     if words.chance(0.3):
@@ -169,8 +190,15 @@ def named(name: str, description: str) -> Parameter:
 
 def opening(words: Words) -> list[Message]:
     """Now and then a system message."""
-    texts = ("You are a helpful assistant.", "You are a helpful assistant with access to tools.", "Use the tools when they help.",
-             "You are nano-K2.", "Answer briefly.", "You can call functions.", "Be polite and helpful.")
+    texts = (
+        "You are a helpful assistant.",
+        "You are a helpful assistant with access to tools.",
+        "Use the tools when they help.",
+        "You are nano-K2.",
+        "Answer briefly.",
+        "You can call functions.",
+        "Be polite and helpful.",
+    )
     return [{"role": "system", "content": words.one(texts)}] if words.chance(0.25) else []
 
 
@@ -186,7 +214,12 @@ def missing(words: Words) -> Conversation:
     messages = [*opening(words), {"role": "user", "content": polite(bare_request(tool, known, words), words)}]
     messages.append({"role": "assistant", "content": f"What is the {gone.spoken}?", "reasoning_content": f"The {gone.spoken} is missing."})
     if words.chance(0.6):
-        messages.append({"role": "user", "content": words.one(("{}", "It is {}", "{}, please", "The " + gone.spoken + " is {}")).format(quoted(arguments[gone.name], words))})
+        messages.append(
+            {
+                "role": "user",
+                "content": words.one(("{}", "It is {}", "{}, please", "The " + gone.spoken + " is {}")).format(quoted(arguments[gone.name], words)),
+            }
+        )
         sentences = act(messages, [(tool, arguments)], words, 0, True)
         messages.append({"role": "assistant", "content": " ".join(sentences)})
     return Conversation(messages=messages, tools=toolset(words, [tool]), kind="missing")
@@ -208,7 +241,13 @@ def unfitting(words: Words) -> Conversation:
     declared = [d.declaration(words) for d in {d.name: d for d in decoys}.values()]
     messages = [*opening(words), {"role": "user", "content": text}]
     thinking = not words.chance(0.2)
-    messages.append({"role": "assistant", "content": "I'm sorry, but none of my tools can do that.", "reasoning_content": "None of the tools fits." if thinking else ""})
+    messages.append(
+        {
+            "role": "assistant",
+            "content": "I'm sorry, but none of my tools can do that.",
+            "reasoning_content": "None of the tools fits." if thinking else "",
+        }
+    )
     return Conversation(messages=messages, tools=declared, thinking=thinking, kind="unfitting")
 
 

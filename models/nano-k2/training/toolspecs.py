@@ -19,10 +19,23 @@ VERBS = (
     "remove count sort filter compare draw render paint mix bake cook wash repair paint charge refund ship deliver reserve "
     "register invite block mute follow report log describe estimate predict"
 ).split()
-SAME = {"get": "show me", "find": "look up", "search": "look for", "create": "make", "delete": "remove", "book": "reserve",
-        "check": "look at", "compute": "work out", "send": "send out", "list": "show", "start": "launch", "stop": "halt"}
-QUESTIONS = ("what how is do has where who any weather current stock quote forecast flights timer alarm distance population recipe air latest "
-             "table I for").split()
+SAME = {
+    "get": "show me",
+    "find": "look up",
+    "search": "look for",
+    "create": "make",
+    "delete": "remove",
+    "book": "reserve",
+    "check": "look at",
+    "compute": "work out",
+    "send": "send out",
+    "list": "show",
+    "start": "launch",
+    "stop": "halt",
+}
+QUESTIONS = (
+    "what how is do has where who any weather current stock quote forecast flights timer alarm distance population recipe air latest table I for"
+).split()
 TYPES = ("string", "string", "string", "string", "string", "integer", "integer", "number", "boolean", "enum", "array", "object")
 NAMES = (
     "id name title query city country date time email user user_id account owner path file url language format unit amount "
@@ -84,17 +97,56 @@ def cased(words: Words, text: str, style: str) -> str:
 
 def value_of(words: Words) -> Callable[[Words], str]:
     """One kind of string value."""
-    return words.one((Words.city, Words.person, Words.noun, Words.code, Words.email, Words.date, Words.clock, Words.path,
-                      Words.url, Words.phrase, Words.sentence, Words.made_up, Words.first, Words.code, Words.city))
+    return words.one(
+        (
+            Words.city,
+            Words.person,
+            Words.noun,
+            Words.code,
+            Words.email,
+            Words.date,
+            Words.clock,
+            Words.path,
+            Words.url,
+            Words.phrase,
+            Words.sentence,
+            Words.made_up,
+            Words.first,
+            Words.code,
+            Words.city,
+        )
+    )
 
 
 def fitting(name: str, words: Words) -> Callable[[Words], str]:
     """Strings that suit well-known names; anything for the others."""
-    known = {"city": Words.city, "destination": Words.city, "source": Words.city, "email": Words.email, "user": Words.first,
-             "owner": Words.person, "author": Words.person, "name": Words.person, "date": Words.date, "start_date": Words.date,
-             "end_date": Words.date, "time": Words.clock, "path": Words.path, "file": Words.path, "url": Words.url,
-             "id": Words.code, "code": Words.code, "key": Words.code, "user_id": Words.code, "message": Words.sentence,
-             "text": Words.sentence, "note": Words.sentence, "query": Words.phrase, "title": Words.phrase, "topic": Words.noun}
+    known = {
+        "city": Words.city,
+        "destination": Words.city,
+        "source": Words.city,
+        "email": Words.email,
+        "user": Words.first,
+        "owner": Words.person,
+        "author": Words.person,
+        "name": Words.person,
+        "date": Words.date,
+        "start_date": Words.date,
+        "end_date": Words.date,
+        "time": Words.clock,
+        "path": Words.path,
+        "file": Words.path,
+        "url": Words.url,
+        "id": Words.code,
+        "code": Words.code,
+        "key": Words.code,
+        "user_id": Words.code,
+        "message": Words.sentence,
+        "text": Words.sentence,
+        "note": Words.sentence,
+        "query": Words.phrase,
+        "title": Words.phrase,
+        "topic": Words.noun,
+    }
     return known.get(name) or value_of(words)
 
 
@@ -154,10 +206,22 @@ def random_tool(words: Words, noun: str | None = None) -> Tool:
     taken: set[str] = set()
     count = words.rng.choice((0, 1, 1, 1, 2, 2, 2, 3, 3, 4))
     article = words.one(("the", "a")) if noun[0] not in "aeiou" else "the"
-    description = words.one((f"{verb.capitalize()} {article} {noun}.", f"{verb.capitalize()} {article} {noun}", f"Use this to {verb} {article} {noun}.",
-                             f"{verb.capitalize()}s {article} {noun}.", f"This function can {verb} {article} {noun}."))
-    return Tool(name=cased(words, stem, style), verb=verb, noun=noun, description=description,
-                parameters=tuple(parameter(words, taken, inner) for _ in range(count)))
+    description = words.one(
+        (
+            f"{verb.capitalize()} {article} {noun}.",
+            f"{verb.capitalize()} {article} {noun}",
+            f"Use this to {verb} {article} {noun}.",
+            f"{verb.capitalize()}s {article} {noun}.",
+            f"This function can {verb} {article} {noun}.",
+        )
+    )
+    return Tool(
+        name=cased(words, stem, style),
+        verb=verb,
+        noun=noun,
+        description=description,
+        parameters=tuple(parameter(words, taken, inner) for _ in range(count)),
+    )
 
 
 def said(value: Any, words: Words) -> str:
@@ -183,7 +247,9 @@ def details(tool: Tool, arguments: dict[str, Any], words: Words) -> str:
     """The arguments of a request, in one of the ways in which people give them."""
     if not arguments:
         return ""
-    form = words.one(("with {n} {v}", "with {n} {v}", "{n}: {v}", "{n} = {v}", "{n} is {v}", "using {v} as the {n}", "where the {n} is {v}", "and set {n} to {v}"))
+    form = words.one(
+        ("with {n} {v}", "with {n} {v}", "{n}: {v}", "{n} = {v}", "{n} is {v}", "using {v} as the {n}", "where the {n} is {v}", "and set {n} to {v}")
+    )
     named = {p.name: words.one((p.spoken, p.spoken, p.name)) for p in tool.parameters}
     pieces = [form.format(n=named[name], v=quoted(value, words)) for name, value in arguments.items()]
     words.rng.shuffle(pieces)
@@ -207,8 +273,7 @@ def bare_request(tool: Tool, arguments: dict[str, Any], words: Words) -> str:
         extra = {name: value for name, value in arguments.items() if f"{{{name}}}" not in ask}
         return told + (f" in {next(iter(extra.values()))}" if "unit" in extra else details(tool, extra, words).rstrip("("))
     verb = SAME.get(tool.verb, tool.verb) if words.chance(0.25) else tool.verb
-    text = f"{verb} {words.one(('the', 'the', 'a', 'my'))} {tool.noun}{details(tool, arguments, words)}"
-    return text
+    return f"{verb} {words.one(('the', 'the', 'a', 'my'))} {tool.noun}{details(tool, arguments, words)}"
 
 
 def polite(text: str, words: Words) -> str:
@@ -217,7 +282,25 @@ def polite(text: str, words: Words) -> str:
         frame = words.one(("{}?", "{}?", "{}", "Hi, {}?", "Hey! {}?", "Please tell me, {}?", "{}, please?", "I'd like to know: {}?"))
         out = frame.format(text)
         return out[0].upper() + out[1:] if words.chance(0.7) else out
-    frame = words.one(("{}", "{}", "{}.", "{}.", "please {}", "Please {}.", "Can you {}?", "could you {}?", "I want you to {}.", "I need you to {}.",
-                       "Hi, {}", "{}, please.", "Would you {}?", "now {}", "Let's {}.", "go ahead and {}"))
+    frame = words.one(
+        (
+            "{}",
+            "{}",
+            "{}.",
+            "{}.",
+            "please {}",
+            "Please {}.",
+            "Can you {}?",
+            "could you {}?",
+            "I want you to {}.",
+            "I need you to {}.",
+            "Hi, {}",
+            "{}, please.",
+            "Would you {}?",
+            "now {}",
+            "Let's {}.",
+            "go ahead and {}",
+        )
+    )
     out = frame.format(text)
     return out[0].upper() + out[1:] if words.chance(0.7) else out

@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import tokenizer
 from batches import Batch, conversation_stream, cores, pack, prefetch, text_stream, tokenize_corpus
 from export import export
 from model import Model, ModelConfig
@@ -150,12 +151,12 @@ def main() -> None:
     generator = start_generator(args)
     torch.manual_seed(args.seed)
     torch.set_float32_matmul_precision("high")
-    device, dtype = torch.device(args.device), torch.bfloat16 if args.device == "cuda" else torch.float32
+    device, dtype = (torch.device(args.device), torch.bfloat16 if args.device == "cuda" else torch.float32)
     model = Model(ModelConfig.read(args.model)).to(device)
     optimizer = Optimizer(model, args.optimizer == "muon")
     schedule = Schedule(lr=args.lr, decay_from=args.decay_from, quantize_from=args.quantize_from, share_first=args.share[0], share_last=args.share[1])
     forward = torch.compile(loss_of, dynamic=False) if args.compile else loss_of
-    text, chat = text_stream(train_text, args.seed), conversation_stream(args.work / "conversations", 120.0)
+    text, chat = (text_stream(train_text, args.seed), conversation_stream(args.work / "conversations", 20.0))
     rng, state = np.random.default_rng(args.seed), {"share": args.share[0]}
     batches = prefetch(lambda: pack(text, chat, state["share"], args.batch, rng), device)
     if args.compile:
@@ -170,7 +171,7 @@ def main() -> None:
         state["share"] = schedule.share(p)
         model.set_quantize(p >= schedule.quantize_from)
         batch = next(batches)
-        loss, losses, loads = forward(model, batch, dtype)
+        loss, _, loads = forward(model, batch, dtype)
         loss.backward()
         norm = optimizer.step(schedule.rate(p, step))
         balance(model, loads, schedule.bias(p))
@@ -178,14 +179,22 @@ def main() -> None:
         step += 1
         p = (time.time() - start) / args.seconds if args.seconds else step / args.steps
         if step % 50 == 0 or step <= 5:
-            from_text = batch.learnt.bool() & (torch.arange(args.batch, device=device) >= 0)
             now = time.time()
             rate = args.batch * (step - mark[1]) / max(1e-9, now - mark[0])
             mark = (now, step)
             load = loads_sum.float()
-            note(step=step, p=round(p, 4), loss=round(loss.item(), 4), norm=round(norm.item(), 3), lr=round(schedule.rate(p, step), 6),
-                 share=round(state["share"], 3), learnt=round(from_text.float().mean().item(), 3), tokens_per_s=round(rate),
-                 peak=[round((row.max() / row.mean()).item(), 2) for row in load], dead=int((load == 0).sum().item()))
+            note(
+                step=step,
+                p=round(p, 4),
+                loss=round(loss.item(), 4),
+                norm=round(norm.item(), 3),
+                lr=round(schedule.rate(p, step), 6),
+                share=round(state["share"], 3),
+                learnt=round(batch.learnt.mean().item(), 3),
+                tokens_per_s=round(rate),
+                peak=[round((row.max() / row.mean()).item(), 2) for row in load],
+                dead=int((load == 0).sum().item()),
+            )
             loads_sum.zero_()
             if not math.isfinite(loss.item()):
                 raise SystemExit("the loss is not finite")
@@ -202,15 +211,11 @@ def finish(args: argparse.Namespace, model: Model, step: int, test_text: dict[st
     out = args.work / "out"
     out.mkdir(exist_ok=True)
     note(exported_bytes=export(model, out), steps=step, tokens=step * args.batch)
-    from tokenizer import load
-
-    encoding = load(args.model)
+    encoding = tokenizer.load(args.model)
     sizes = [len(encoding.decode_single_token_bytes(i)) if i < 5952 else 0 for i in range(model.config.vocab_size)]
     for quantized in (True, False):
         model.set_quantize(quantized)
         note(bits_per_byte=held_out_bits(model, test_text, sizes, dtype), int4=quantized)
-    if os.environ.get("OUT"):
-        subprocess.run(["sh", "-c", f"cp {out}/* {args.work}/log.jsonl $OUT/"], check=False)
 
 
 if __name__ == "__main__":

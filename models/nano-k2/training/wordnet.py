@@ -1,6 +1,6 @@
 """WordNet's database files as a lexicon: words with part of speech, meanings, synonyms and how common they are.
 
-    python wordnet.py --tree UNPACKED --out CORPUS      writes lexicon.jsonl.xz
+python wordnet.py --tree UNPACKED --out CORPUS      writes lexicon.jsonl.xz
 """
 
 from __future__ import annotations

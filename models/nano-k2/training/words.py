@@ -66,8 +66,9 @@ class Words:
             chosen = (e.word for e in lexicon if e.part == part and e.count >= least and e.word not in UNKIND)
             return [w for w in chosen if w.isascii() and w.isalpha() and w.islower() and 3 <= len(w) <= 11]
 
-        return cls(rng=random.Random(seed), test=test, nouns=plain("noun", 3), verbs=plain("verb", 3),
-                   adjectives=plain("adjective", 3), lexicon=lexicon)
+        return cls(
+            rng=random.Random(seed), test=test, nouns=plain("noun", 3), verbs=plain("verb", 3), adjectives=plain("adjective", 3), lexicon=lexicon
+        )
 
     def pick(self, pool: Sequence[str]) -> str:
         """An item of the pool that belongs to this split (any item, if none does)."""
@@ -113,10 +114,16 @@ class Words:
     def sentence(self) -> str:
         """A short message that somebody might send."""
         templates = (
-            f"the {self.noun()} is {self.pick(self.adjectives)}", f"please bring the {self.noun()}",
-            f"I will be late for the {self.noun()}", f"see you in {self.city()}", f"{self.first()} has the {self.noun()}",
-            f"meet me at the {self.noun()} at {self.clock()}", f"don't forget the {self.noun()}",
-            f"the {self.noun()} starts on {self.date()}", f"happy birthday, {self.first()}", f"call {self.first()} back",
+            f"the {self.noun()} is {self.pick(self.adjectives)}",
+            f"please bring the {self.noun()}",
+            f"I will be late for the {self.noun()}",
+            f"see you in {self.city()}",
+            f"{self.first()} has the {self.noun()}",
+            f"meet me at the {self.noun()} at {self.clock()}",
+            f"don't forget the {self.noun()}",
+            f"the {self.noun()} starts on {self.date()}",
+            f"happy birthday, {self.first()}",
+            f"call {self.first()} back",
         )
         text = self.one(templates)
         return text[0].upper() + text[1:] if self.chance(0.5) else text
@@ -139,7 +146,7 @@ class Words:
         return f"{self.first().lower()}{self.one(('', '.' + self.made_up(), str(self.integer())))}@{self.one(DOMAIN)}"
 
     def date(self) -> str:
-        year, month, day = self.rng.randrange(2019, 2032), self.rng.randrange(1, 13), self.rng.randrange(1, 29)
+        year, month, day = (self.rng.randrange(2019, 2032), self.rng.randrange(1, 13), self.rng.randrange(1, 29))
         return f"{year}-{month:02}-{day:02}" if self.chance(0.7) else f"{MONTH[month - 1]} {day}"
 
     def clock(self) -> str:
