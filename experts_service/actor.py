@@ -10,9 +10,9 @@ from typing import Any
 
 import ray
 
-from experts_service.background_loop import BackgroundLoop
 from experts_service.config import WorkerConfig
 from experts_service.service import WorkerService
+from wire.background_loop import BackgroundLoop
 
 
 class ExpertWorker:

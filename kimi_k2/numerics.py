@@ -15,9 +15,14 @@ from kimi_k2.self_test import expert_rows_vary, first_variant, product_shapes
 
 __all__ = ["Numerics", "prove_numerics", "resolve_dtype"]
 
-_CPU_QUANTA = (4, 8, 16, 32, 64)
-_CPU_MAX_ROWS = 512
-_DEVICE_QUANTA = (128,)
+_FLEXIBLE_ROWS = 512
+_CPU_SHAPES = (
+    *((quantum, _FLEXIBLE_ROWS, None) for quantum in (4, 8, 16, 32, 64)),
+    (16, 16, BLOCKS_AT_ONCE),
+)
+"""Row quantum, most rows, blocks at once; the fastest first. The last one is for processors and
+thread counts with which rows change bits with their number: one fixed shape cannot."""
+_DEVICE_SHAPES = ((128, 128, BLOCKS_AT_ONCE),)
 """A device's library chooses kernels by every size, so there every product has one fixed shape."""
 
 
@@ -49,22 +54,23 @@ def prove_numerics(
     """
     device = torch.device(device)
     dtype = resolve_dtype(dtype, device)
-    cpu = device.type == "cpu"
     refuted = []
-    for quantum in _CPU_QUANTA if cpu else _DEVICE_QUANTA:
+    for quantum, max_rows, blocks_at_once in (
+        _CPU_SHAPES if device.type == "cpu" else _DEVICE_SHAPES
+    ):
         candidate = Numerics(
             row_quantum=quantum,
-            max_rows=_CPU_MAX_ROWS if cpu else quantum,
-            blocks_at_once=None if cpu else BLOCKS_AT_ONCE,
+            max_rows=max_rows,
+            blocks_at_once=blocks_at_once,
             fingerprint="",
             dtype=dtype,
             device=device,
         )
         broken = first_variant(candidate, product_shapes(config))
         if broken is not None:
-            refuted.append(f"{quantum} rows: {broken}")
+            refuted.append(f"{quantum} to {max_rows} rows: {broken}")
         elif expert_rows_vary(candidate, config):
-            refuted.append(f"{quantum} rows: the experts' network")
+            refuted.append(f"{quantum} to {max_rows} rows: the experts' network")
         else:
             return replace(candidate, fingerprint=fingerprint(config, candidate))
     raise NumericsError(

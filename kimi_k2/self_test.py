@@ -147,8 +147,8 @@ def _same(candidate: Numerics, shape: ProductShape, x: Tensor, weight: Tensor) -
         rows = blocks * quantum
         if rows <= candidate.max_rows:
             yield torch.equal(product(x[:, :rows]), single[:, :rows])
-    shifted = product(x[:, 1 : 1 + quantum])
-    yield torch.equal(shifted, single[:, 1 : 1 + quantum])
+    shifted = product(x.roll(-1, dims=1)[:, :quantum])
+    yield torch.equal(shifted, single.roll(-1, dims=1)[:, :quantum])
     if shape.batch is not None and candidate.blocks_at_once is None:
         for count in _BATCH_COUNTS:
             few = min(count, shape.batch)

@@ -10,9 +10,9 @@ from typing import Any
 
 import ray
 
-from router_service.background_loop import BackgroundLoop
 from router_service.config import RouterConfig
 from router_service.service import RouterService
+from wire.background_loop import BackgroundLoop
 
 
 class Router:

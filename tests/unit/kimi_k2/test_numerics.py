@@ -14,10 +14,11 @@ from kimi_k2.arithmetic import Numerics
 from kimi_k2.config import ModelConfig
 from kimi_k2.errors import ConfigError, NumericsError
 from kimi_k2.expert_ffn import ExpertWeights
+from kimi_k2.fingerprint import fingerprint
 from kimi_k2.local_experts import LocalExperts
 from kimi_k2.model import Model
 from kimi_k2.numerics import prove_numerics
-from kimi_k2.self_test import ProductShape, first_variant
+from kimi_k2.self_test import ProductShape, expert_rows_vary, first_variant, product_shapes
 from kimi_k2.weights import router_weights
 from tests.support.checkpoints import config_dict, random_tensors
 from tests.support.models import stacked_experts, unproven_numerics
@@ -68,14 +69,27 @@ def test_fingerprint_differs_between_sizes_formats_and_dtypes() -> None:
     assert len(fingerprints) == 5
 
 
-def test_a_quantum_that_does_not_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows that share a product with an odd number of others are made to differ."""
+def test_rows_that_depend_on_their_number_get_one_fixed_shape(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rows that share a product with an odd number of blocks are made to differ."""
     honest = Numerics.linear
 
-    def depends_on_rows(self: Numerics, x: Tensor, weight: Tensor) -> Tensor:
+    def depends_on_number(self: Numerics, x: Tensor, weight: Tensor) -> Tensor:
         return honest(self, x, weight) * (1 + x.shape[0] // self.row_quantum % 2)
 
-    monkeypatch.setattr(Numerics, "linear", depends_on_rows)
+    monkeypatch.setattr(Numerics, "linear", depends_on_number)
+    numerics = prove_numerics(TINY)
+    assert numerics.max_rows == numerics.row_quantum
+
+
+def test_rows_that_depend_on_their_place_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = Numerics.linear
+
+    def depends_on_place(self: Numerics, x: Tensor, weight: Tensor) -> Tensor:
+        return honest(self, x, weight) * (1 + torch.arange(x.shape[0])[:, None] % 2)
+
+    monkeypatch.setattr(Numerics, "linear", depends_on_place)
     with pytest.raises(NumericsError, match="no row quantum"):
         prove_numerics(TINY)
 
@@ -169,6 +183,17 @@ def test_a_model_with_device_shapes_gives_the_same_bits() -> None:
         logits.append(asyncio.run(runner.extend(tokens[:1])))
     assert torch.equal(logits[0], logits[2])
     assert torch.equal(logits[1], logits[3])
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 16), (128, 128, 16)])
+def test_one_fixed_shape_passes_the_self_test(shape: tuple[int, int, int]) -> None:
+    """What is left when products of several row counts do not agree, and what a GPU gets."""
+    quantum, max_rows, blocks_at_once = shape
+    config = ModelConfig.from_dict(config_dict({"vocab_size": 64}, "float32"))
+    fixed = replace(unproven_numerics(quantum), max_rows=max_rows, blocks_at_once=blocks_at_once)
+    assert first_variant(fixed, product_shapes(config)) is None
+    assert not expert_rows_vary(fixed, config)
+    assert fingerprint(config, fixed) == prove_numerics(config).fingerprint
 
 
 @pytest.mark.parametrize("rows", [0, 1, 4, 511, 513, 1100])

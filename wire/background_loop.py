@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for Ray, whose calls come from other threads."""
+"""An event loop in a thread of its own, for services whose host calls from other threads."""
 
 from __future__ import annotations
 
