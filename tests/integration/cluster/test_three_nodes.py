@@ -191,11 +191,12 @@ def test_a_killed_controller_returns_with_a_higher_term(fleet: Fleet) -> None:
 def test_the_experts_of_a_lost_node_move_to_the_others(fleet: Fleet) -> None:
     expected = fleet.generate("three nodes")
     before = fleet.status()
-    spared = {p["node"] for p in before["processes"] if p["role"] in ("controller", "router")}
+    of_role = {p["role"]: p["node"] for p in before["processes"]}
+    candidates = [node for node in fleet.nodes.worker_nodes if node.node_id != of_role["router"]]
+    lost = min(candidates, key=lambda node: node.node_id == of_role["controller"])
     victim = next(
-        p for p in before["processes"] if p["role"] == "expert" and p["node"] not in spared
+        p for p in before["processes"] if p["role"] == "expert" and p["node"] == lost.node_id
     )
-    lost = next(node for node in fleet.nodes.worker_nodes if node.node_id == victim["node"])
     fleet.nodes.remove_node(lost, allow_graceful=False)
     assert fleet.generate("a node less") == expected
     after = fleet.wait(
