@@ -54,7 +54,7 @@ class Member:
     """One process that should run.
 
     experts: layer -> logical experts that an expert worker should hold.
-    misses: unanswered health checks in a row. failures: starts since it was last ready.
+    misses: unanswered health checks in a row. failures: falls since it was last ready for a while.
     since: when it entered its phase; not_before: when it may start; seconds of the caller's clock.
     fingerprint: of its first report ever; strict exactness binds its successors to it.
     """

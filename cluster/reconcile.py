@@ -15,6 +15,9 @@ from wire.placement import Placement
 
 _BACKOFF_S = 0.5
 _BACKOFF_MOST_S = 30.0
+_BACKOFF_MOST_DOUBLINGS = 10
+# A member that was ready for so long has come up for good; one that falls sooner waits longer.
+_STEADY_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,13 +190,14 @@ def _seen(
         )
     phase = Phase(report.state)
     ready = phase is Phase.READY
+    steady = ready and member.phase is Phase.READY and now - member.since >= _STEADY_S
     return dataclasses.replace(
         member,
         phase=phase,
         report=report,
         fingerprint=known or report.fingerprint,
         misses=0,
-        failures=0 if ready else member.failures,
+        failures=0 if steady else member.failures,
         error="" if ready else member.error,
         since=member.since if phase is member.phase else now,
     )
@@ -215,7 +219,8 @@ def _other_model(fleet: Fleet, member: Member, report: Report) -> str:
 
 def _fall(member: Member, error: str, now: float, actions: list[Action]) -> Member:
     actions.append(Kill(member_id=member.member_id))
-    wait = min(_BACKOFF_S * 2.0**member.failures, _BACKOFF_MOST_S) if member.failures else 0.0
+    doublings = min(member.failures, _BACKOFF_MOST_DOUBLINGS)
+    wait = min(_BACKOFF_S * 2.0**doublings, _BACKOFF_MOST_S) if doublings else 0.0
     return dataclasses.replace(
         member,
         phase=Phase.PENDING,

@@ -8,6 +8,7 @@ child sees its standard input end and stops by itself.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -18,7 +19,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -152,14 +152,18 @@ def _read(child: subprocess.Popen[bytes], inbox: queue.SimpleQueue[Event | None]
 
 
 def _tell(child: subprocess.Popen[bytes], spec: Mapping[str, Any]) -> None:
-    if child.stdin is not None:
-        child.stdin.write(json.dumps(spec).encode() + b"\n")
-        child.stdin.flush()
+    # A child that is gone already, e.g. since an import failed, is reported by `_follow`.
+    with contextlib.suppress(OSError):
+        if child.stdin is not None:
+            child.stdin.write(json.dumps(spec).encode() + b"\n")
+            child.stdin.flush()
 
 
 def _hang_up(child: subprocess.Popen[bytes]) -> None:
-    if child.stdin is not None:
-        child.stdin.close()
+    # Closing flushes what a child that is gone has not read.
+    with contextlib.suppress(OSError):
+        if child.stdin is not None:
+            child.stdin.close()
 
 
 def _end(child: subprocess.Popen[bytes], grace_s: float) -> None:
@@ -172,7 +176,7 @@ def _end(child: subprocess.Popen[bytes], grace_s: float) -> None:
         child.wait()
 
 
-@contextmanager
+@contextlib.contextmanager
 def _signals(inbox: queue.SimpleQueue[Event | None]) -> Iterator[None]:
     def note(number: int, frame: object) -> None:
         inbox.put({"event": "signal", "number": number})

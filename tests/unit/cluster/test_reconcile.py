@@ -111,7 +111,6 @@ def test_a_dead_worker_leaves_at_once_and_comes_back_with_its_experts() -> None:
     assert script.seen("expert-1") == ["publish 7.4 to router-0: expert-0 expert-1"]
     assert script.fleet.placement.workers["expert-1"].address == "h:9"
     assert script.fleet.members["expert-1"].restarts == 1
-    assert script.fleet.members["expert-1"].failures == 0
 
 
 def test_a_silent_worker_is_replaced_after_so_many_misses() -> None:
@@ -137,6 +136,36 @@ def test_failures_wait_longer_each_time() -> None:
         script.now += waits[-1]
         assert script.do(Tick()) == ["launch expert-0"]
     assert waits == [0.0, 1.0, 2.0, 4.0, 8.0]
+
+
+def test_the_wait_has_a_bound_however_often_it_failed() -> None:
+    script = Script()
+    script.do(Tick())
+    for _ in range(1100):
+        script.do(Died(member_id="expert-0", error="no"))
+        script.now = script.fleet.members["expert-0"].not_before
+        script.do(Tick())
+    script.do(Died(member_id="expert-0", error="no"))
+    assert script.fleet.members["expert-0"].not_before - script.now == 30.0
+
+
+def test_a_member_that_flaps_waits_until_it_has_been_ready_for_a_while() -> None:
+    script = Script()
+    script.bring_up()
+    for wait in (0.0, 1.0, 2.0):
+        script.do(Died(member_id="expert-0", error="gone"))
+        assert script.fleet.members["expert-0"].not_before - script.now == wait
+        script.now += wait
+        script.do(Tick())
+        script.launched("expert-0", 5)
+        script.seen("expert-0")
+        script.now += 10
+        script.seen("expert-0")
+    script.now += 60
+    script.seen("expert-0")
+    assert script.fleet.members["expert-0"].failures == 0
+    script.do(Died(member_id="expert-0", error="gone"))
+    assert script.fleet.members["expert-0"].not_before == script.now
 
 
 def test_it_does_not_start_before_its_time() -> None:
