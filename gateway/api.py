@@ -62,7 +62,10 @@ class Api:
             OrreryError: it is malformed, or names another model.
         """
         body = await read_json(
-            request, max_bytes=self.config.max_body_bytes, max_depth=self.config.max_json_depth
+            request,
+            max_bytes=self.config.max_body_bytes,
+            max_depth=self.config.max_json_depth,
+            max_values=self.config.max_json_values,
         )
         self.model.check_name(body.get("model"))
         return body

@@ -14,6 +14,8 @@ class GatewayConfig:
     model_name: the id that requests name; empty: the directory's name.
     max_body_bytes: larger request bodies are refused with 413.
     max_json_depth: deeper JSON is refused with 400.
+    max_json_values: JSON of more values is refused with 400; parsing stalls every stream for about
+        0.2 s a million, and the longest prompt of token ids has some hundred thousand.
     max_choices: `n` times the number of prompts of one HTTP request.
     request_timeout_s: bound of one generation in the router; 0: the router's default.
     router_wait_s: how long a request waits for a healthy router, and how long a generation that
@@ -27,6 +29,7 @@ class GatewayConfig:
     model_name: str = ""
     max_body_bytes: int = 32 * 1024 * 1024
     max_json_depth: int = 100
+    max_json_values: int = 500_000
     max_choices: int = 128
     request_timeout_s: float = 0.0
     router_wait_s: float = 10.0
