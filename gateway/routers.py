@@ -100,6 +100,7 @@ class RouterPool:
         self._changed = asyncio.Event()
         self._wake = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None
+        self._failures: dict[str, str] = {}
 
     @property
     def routers(self) -> tuple[Router, ...]:
@@ -160,14 +161,19 @@ class RouterPool:
                     # A lost router is not asked in a busy loop.
                     await asyncio.sleep(self._poll_s / 10)
             self._wake.clear()
-            await self._refresh()
+            # Whatever goes wrong in one look, the next one is taken: without it this gateway
+            # would go on with the routers of long ago.
+            (error,) = await asyncio.gather(self._refresh(), return_exceptions=True)
+            self._note("the look at the routers", error)
 
     async def _refresh(self) -> None:
         try:
             wanted = set(await self._directory.addresses())
         except OrreryError as error:
-            _log.warning("the router directory does not answer: %s", error)
+            self._note("the router directory", error)
             wanted = set(self._routers)
+        else:
+            self._note("the router directory", None)
         for router in self.routers:
             router.retired = router.address not in wanted
         gone = [r for r in self.routers if r.retired and not r.outstanding]
@@ -175,19 +181,39 @@ class RouterPool:
             del self._routers[router.address]
         for address in sorted(wanted - set(self._routers)):
             self._routers[address] = Router(address=address, link=self._connect(address))
-        await asyncio.gather(
+        # One router's unexpected error must not hide the others.
+        errors = await asyncio.gather(
             *(self._look_at(router) for router in self.routers),
             *(router.link.close() for router in gone),
+            return_exceptions=True,
         )
         self._changed.set()
+        if failed := [error for error in errors if error is not None]:
+            raise failed[0]
 
     async def _look_at(self, router: Router) -> None:
+        description = None
         try:
             async with asyncio.timeout(_DESCRIBE_S):
-                router.description = await router.link.describe()
+                description = await router.link.describe()
         except (OrreryError, TimeoutError):
-            router.description = None
-        self._changed.set()
+            pass  # It stays out until it answers.
+        finally:
+            router.description = description
+            self._changed.set()
+
+    def _note(self, what: str, error: BaseException | None) -> None:
+        """Logs a failure when it begins, changes or ends, not with every look."""
+        text = "" if error is None else f"{type(error).__name__}: {error}"
+        if text == self._failures.get(what, ""):
+            return
+        self._failures[what] = text
+        if error is None:
+            _log.info("%s: works again", what)
+        elif isinstance(error, OrreryError):
+            _log.warning("%s: %s", what, error)
+        else:
+            _log.error("%s failed unexpectedly", what, exc_info=error)
 
 
 def _described(router: Router) -> pb.RouterDescription:

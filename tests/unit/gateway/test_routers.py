@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -9,6 +10,7 @@ from gateway.memory_router import MemoryRouter, tokens
 from gateway.routers import RouterPool
 from tests.support.deadline import run_async, wait_until_async
 from wire.errors import UnavailableError
+from wire.generated import orrery_pb2 as pb
 
 
 class Directory:
@@ -67,6 +69,80 @@ def test_a_directory_that_does_not_answer_changes_nothing() -> None:
             assert (await pool.pick(1)).address == "a"
 
     run_async(run())
+
+
+class Broken(MemoryRouter):
+    """Has a bug: its errors are none of ours."""
+
+    broken = False
+
+    async def describe(self) -> pb.RouterDescription:
+        if self.broken:
+            raise RuntimeError("a bug")
+        return await super().describe()
+
+
+def test_an_unexpected_error_of_one_router_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        broken = Broken(reply=tokens([]))
+        routers = {"a": broken, **some("b", "c")}
+        directory = Directory("a", "b")
+        async with pool_of(directory, routers) as pool:
+            broken.broken = True
+            await wait_until_async(
+                lambda: [r.address for r in pool.routers if r.healthy] == ["b"], "the loss"
+            )
+            directory.now = ("a", "c")
+            await wait_until_async(lambda: "c" in [r.address for r in pool.routers], "the change")
+            broken.broken = False
+            await wait_until_async(lambda: all(r.healthy for r in pool.routers), "the recovery")
+
+    run_async(run())
+    errors = [r for r in caplog.records if r.levelno == logging.ERROR]
+    assert len(errors) == 1
+    assert errors[0].exc_info is not None
+
+
+def test_an_unexpected_error_of_the_directory_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def run() -> None:
+        directory = Directory("a")
+        async with pool_of(directory, some("a", "b")) as pool:
+            directory.now = (7,)  # type: ignore[assignment]
+            await wait_until_async(lambda: bool(caplog.records), "the log")
+            directory.now = ("b",)
+            await wait_until_async(lambda: [r.address for r in pool.routers] == ["b"], "the change")
+
+    run_async(run())
+    assert [r.levelno for r in caplog.records if r.levelno > logging.INFO] == [logging.ERROR]
+
+
+def test_a_failing_lookup_is_logged_when_it_begins_and_ends(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def run() -> None:
+        directory = Directory("a")
+        looks = 0
+
+        async def addresses() -> Sequence[str]:
+            nonlocal looks
+            looks += 1
+            return await Directory.addresses(directory)
+
+        directory.addresses = addresses  # type: ignore[method-assign]
+        async with pool_of(directory, some("a")):
+            directory.now = None
+            seen = looks
+            await wait_until_async(lambda: looks > seen + 5, "some polls")
+            directory.now = ("a",)
+            seen = looks
+            await wait_until_async(lambda: looks > seen + 2, "some polls")
+
+    with caplog.at_level(logging.INFO):
+        run_async(run())
+    said = [r.getMessage() for r in caplog.records if r.name == "gateway.routers"]
+    assert said == ["the router directory: no controller", "the router directory: works again"]
 
 
 def test_only_ready_routers_are_picked() -> None:
