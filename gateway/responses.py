@@ -21,6 +21,8 @@ from wire.generated import orrery_pb2 as pb
 CLIENT_CLOSED = 499
 _DONE = b"data: [DONE]\n\n"
 _RETRY_AFTER_S = "1"
+# Line ends to Unicode, and so to many a client that reads events line by line.
+_LINE_ENDS = ("\x85", "\u2028", "\u2029")
 
 
 def json_response(
@@ -67,8 +69,11 @@ async def events(
 
 
 def event(body: object) -> bytes:
-    """One server-sent event."""
-    return b"data: " + _dumps(body) + b"\n\n"
+    """One server-sent event: a line, whatever a client takes for the end of one."""
+    data = _dumps(body)
+    for end in _LINE_ENDS:
+        data = data.replace(end.encode(), b"\\u%04x" % ord(end))
+    return b"data: " + data + b"\n\n"
 
 
 class EventStream(Response):

@@ -138,13 +138,23 @@ def _deltas(answer: httpx.Response) -> Iterator[dict[str, Any]]:
         if data == "[DONE]":
             done = True
             continue
-        event = json.loads(data)
+        event = _event(data)
         if "error" in event:
             raise ClusterError(_message(data))
         for choice in event.get("choices", []):
             yield choice.get("delta", {})
     if not done:
         raise ClusterError("the answer ended early")
+
+
+def _event(data: str) -> dict[str, Any]:
+    try:
+        event = json.loads(data)
+    except ValueError as error:
+        raise ClusterError(f"the server sent an event that is not JSON: {error}") from error
+    if not isinstance(event, dict):
+        raise ClusterError("the server sent an event that is no JSON object")
+    return event
 
 
 def _message(text: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from cluster.cli.chat import _answer
 from cluster.errors import ClusterError
+from gateway.responses import event
 
 DONE = "data: [DONE]\n\n"
 
@@ -29,6 +30,12 @@ def test_an_answer_is_printed_as_it_comes(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().out == "hm\nHello\n"
 
 
+def test_line_ends_of_unicode_are_text() -> None:
+    text = "one\u2028two\x85three\u2029four"
+    body = event({"choices": [{"delta": {"content": text}}]}).decode()
+    assert answer_to(body + DONE) == text
+
+
 @pytest.mark.parametrize(
     ("body", "status", "said"),
     [
@@ -36,6 +43,8 @@ def test_an_answer_is_printed_as_it_comes(capsys: pytest.CaptureFixture[str]) ->
         ("bad gateway", 502, "bad gateway"),
         (delta(content="a") + 'data: {"error": {"message": "no experts"}}\n\n', 200, "no experts"),
         (delta(content="a"), 200, "the answer ended early"),
+        ("data: {nonsense\n\n" + DONE, 200, "not JSON"),
+        ("data: []\n\n" + DONE, 200, "no JSON object"),
     ],
 )
 def test_what_went_wrong_is_said(body: str, status: int, said: str) -> None:
