@@ -108,9 +108,16 @@ class ReplyParser:
         return self._take()
 
     def finish(self) -> list[Delta]:
-        """What was held back, when no token follows."""
-        self._flush()
-        if self._state in (_State.SECTION, _State.HEADER):
+        """What was held back, when no token follows.
+
+        Behind a stop string nothing follows: neither the bytes of a character that its last token
+        began, nor a tool call that it cut off before it was certain.
+        """
+        rest = self._detokenizer.finish()
+        if not self._matched:
+            self._text(rest)
+        self._emit(self._stop.flush(self._matched))
+        if self._state in (_State.SECTION, _State.HEADER) and not self._matched:
             self._degrade("")
         return self._take()
 
@@ -123,7 +130,8 @@ class ReplyParser:
             self._header += text
         elif self._state is _State.SECTION:
             if text.strip():
-                self._degrade(text)
+                self._degrade("")
+                self._text(text)
         else:
             self._emit(self._stop.push(text, self._matched))
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.reply_parser import Delta, ReplyParser
+from kimi_k2.tokenizer import Tokenizer
 from tests.support.tiny_tokenizer import SPECIALS, tiny_tokenizer
 
 TINY = tiny_tokenizer()
@@ -133,6 +134,42 @@ def test_stop_strings_are_held_back_in_every_part() -> None:
     deltas += parser.push(TINY.encode("D"), matched="END")
     deltas += parser.finish()
     assert joined(deltas)[:2] == ("E No", "anE")
+
+
+@pytest.mark.parametrize("step", [1, 2, 1000])
+@pytest.mark.parametrize(
+    ("text", "stop", "expected"),
+    [
+        ("Sure.<|tool_calls_section_begin|><|tool_call_begin|>functions.add", "add", "Sure."),
+        ("<|tool_calls_section_begin|><|tool_call_begin|>functions.ad", "ad", ""),
+        ("Sure.<|tool_call_begin|>f", "f", "Sure."),
+        ("Sure.<|tool_calls_section_begin|>\n", "\n", "Sure."),
+        ("a<|tool_calls_section_begin|>END", "END", "a<|tool_calls_section_begin|>"),
+    ],
+)
+def test_a_stop_string_in_an_uncertain_call_shows_nothing_of_either(
+    text: str, stop: str, expected: str, step: int
+) -> None:
+    parser = ReplyParser(TINY, first_call=0, stops=[stop])
+    ids = TINY.encode_with_special(text)
+    deltas = []
+    for start in range(0, len(ids), step):
+        last = start + step >= len(ids)
+        deltas += parser.push(ids[start : start + step], stop if last else "")
+    deltas += parser.finish()
+    assert joined(deltas) == (expected, "", [])
+
+
+def test_a_character_begun_behind_a_stop_string_is_not_shown() -> None:
+    ranks = {bytes([byte]): byte for byte in range(256)} | {b"END\xf0": 256}
+    tokenizer = Tokenizer(ranks, {})
+    parser = ReplyParser(tokenizer, stops=["END"])
+    deltas = parser.push([ord("a"), 256], "END") + parser.finish()
+    assert joined(deltas) == ("a", "", [])
+    # Without a stop string, what is incomplete is shown as such.
+    parser = ReplyParser(tokenizer)
+    deltas = parser.push([ord("a"), 256]) + parser.finish()
+    assert joined(deltas) == ("aEND\ufffd", "", [])
 
 
 def test_reasoning_is_counted() -> None:
