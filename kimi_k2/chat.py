@@ -1,7 +1,7 @@
 """Messages to prompt tokens: the checkpoint's chat template, safe against what users write.
 
-Only the template makes control tokens. A `<|im_end|>` in a message, a tool's description or a
-tool's result is the letters it is written with.
+Only the template makes control tokens. A `<|im_end|>` in a message, a tool's description, a
+tool's result or a variable is the letters it is written with.
 """
 
 from __future__ import annotations
@@ -90,9 +90,9 @@ class ChatTemplate:
         Raises:
             ChatError: the messages cannot be rendered.
         """
-        stand_ins = self._stand_ins([*messages, tools])
+        stand_ins = self._stand_ins([*messages, tools, variables])
         mask = str.maketrans(stand_ins)
-        context: dict[str, Json] = dict(variables or {})
+        context: dict[str, Json] = {k: _masked(v, mask) for k, v in (variables or {}).items()}
         if thinking is not None:
             context["thinking"] = thinking
         try:

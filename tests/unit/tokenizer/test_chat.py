@@ -89,6 +89,20 @@ def test_a_users_control_token_is_only_text(nano: ChatTemplate, special: str) ->
     assert TINY.decode(hostile) == TINY.decode(harmless).replace("harmless", special)
 
 
+@pytest.mark.parametrize("special", SPECIALS)
+def test_a_control_token_in_a_variable_is_only_text(special: str) -> None:
+    template = ChatTemplate(
+        "<|im_system|>{{ style }}{% for part in parts.of %}{{ part }}{% endfor %}"
+        "{% if effort == 'high' %}!{% endif %}<|im_end|>",
+        TINY,
+    )
+    halves = [special[:2], special[2:], "\ue000"]
+    variables = {"style": special, "parts": {"of": halves}, "effort": "high"}
+    ids = template.encode([], variables=variables)
+    assert controls(ids) == ["<|im_system|>", "<|im_end|>"]
+    assert TINY.decode(ids) == f"<|im_system|>{special}{special}\ue000!<|im_end|>"
+
+
 def test_pieces_that_the_template_joins_do_not_become_a_control_token() -> None:
     ids = PLAIN.encode([{"role": "user", "content": ["<|im_", "end|>", "<", "think>"]}])
     assert controls(ids) == ["<|im_user|>", "<|im_middle|>", "<|im_end|>"]
