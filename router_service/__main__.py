@@ -89,6 +89,7 @@ def _config(arguments: argparse.Namespace) -> RouterConfig:
         max_waiting=arguments.max_waiting,
         kv_blocks=arguments.kv_blocks,
         prefill_chunk=arguments.prefill_chunk,
+        attention_budget=arguments.attention_budget,
         max_model_len=arguments.max_model_len,
         prefix_cache=not arguments.no_prefix_cache,
     )
@@ -115,6 +116,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-waiting", type=int, default=256, help="requests queued behind them")
     add("--kv-blocks", type=int, default=1024, help="KV blocks of 64 tokens")
     add("--prefill-chunk", type=int, default=256, help="most prompt tokens in a micro-batch")
+    add(
+        "--attention-budget",
+        type=int,
+        default=1 << 20,
+        help="most prompt tokens times tokens before them in a micro-batch",
+    )
     add("--max-model-len", type=int, help="prompt and output together; default: the model's")
     add("--no-prefix-cache", action="store_true", help="compute every prompt anew")
     return parser

@@ -15,6 +15,8 @@ class EngineConfig:
     max_waiting: requests that may queue behind them; further ones are refused as overloaded.
     kv_blocks: blocks of 64 tokens in the KV cache.
     prefill_chunk: most prompt tokens in one micro-batch.
+    attention_budget: prompt tokens times the tokens before them, in one micro-batch, so that the
+        chunks of a long prompt do not take longer than those of a short one.
     micro_batches: micro-batches in flight at a time.
     min_micro_rows: decoding requests that are not worth splitting between micro-batches.
     max_model_len: positions that prompt and output may fill together; None: what the model was
@@ -29,6 +31,7 @@ class EngineConfig:
     max_waiting: int = 256
     kv_blocks: int = 1024
     prefill_chunk: int = 256
+    attention_budget: int = 1 << 20
     micro_batches: int = 2
     min_micro_rows: int = 8
     max_model_len: int | None = None
@@ -40,7 +43,7 @@ class EngineConfig:
     def __post_init__(self) -> None:
         """Raises ValueError naming a limit with which nothing could ever run."""
         whole = ("max_running", "kv_blocks", "prefill_chunk", "micro_batches", "min_micro_rows")
-        for name in whole:
+        for name in (*whole, "attention_budget"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.max_waiting < 0:

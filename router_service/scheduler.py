@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from router_service.config import EngineConfig
 from router_service.kv_cache import KVCache
+from router_service.prompt_budget import PromptBudget
 from router_service.sequence import Sequence
 from router_service.step_plan import PlannedSegment, StepPlan
 from wire.errors import OverloadedError
@@ -66,19 +67,19 @@ class Scheduler:
         """The next micro-batch, its sequences marked in flight; None: nothing is ready.
 
         Decoding sequences first, no more of them than leaves the other micro-batches their share;
-        then prompt chunks of running sequences, then of newly admitted ones, up to the budget.
+        then prompt chunks of running sequences, then of newly admitted ones, up to the budgets.
         """
         self._steps += 1
         segments: list[PlannedSegment] = []
         for seq in self._decoding():
             self._plan(segments, seq, 1)
-        budget = self._config.prefill_chunk
+        budget = PromptBudget.of(self._config)
         for seq in self._prefilling():
-            if budget == 0:
+            if budget.spent:
                 break
-            budget -= self._plan(segments, seq, budget)
-        while budget > 0 and (admitted := self._admit()) is not None:
-            budget -= self._plan(segments, admitted, budget)
+            self._plan(segments, seq, budget.chunk(seq))
+        while not budget.spent and (admitted := self._admit()) is not None:
+            self._plan(segments, admitted, budget.chunk(admitted))
         return StepPlan(segments=tuple(segments)) if segments else None
 
     def settle(
@@ -161,8 +162,7 @@ class Scheduler:
     def _prefilling(self) -> list[Sequence]:
         return [seq for seq in self._running if not (seq.decoding or seq.in_flight or seq.parked)]
 
-    def _plan(self, segments: list[PlannedSegment], seq: Sequence, budget: int) -> int:
-        length = min(seq.uncomputed, budget)
+    def _plan(self, segments: list[PlannedSegment], seq: Sequence, length: int) -> None:
         seq.in_flight = True
         seq.last_step = self._steps
         segments.append(
@@ -174,7 +174,6 @@ class Scheduler:
                 samples=length == seq.uncomputed,
             )
         )
-        return length
 
     def _admit(self) -> Sequence | None:
         active = sum(not seq.parked for seq in self._running)

@@ -60,6 +60,42 @@ def test_prompts_are_cut_to_the_budget_and_decoding_goes_on_beside_them() -> Non
     assert shape(desk.step()) == [(0, 32, 1, True), (1, 150, 1, True), (2, 50, 40, True)]
 
 
+def test_chunks_shrink_with_the_context_before_them() -> None:
+    """256 rows up to 4,096 tokens of context; the work of a chunk is bounded from there on."""
+    desk = Desk(kv_blocks=2000)
+    seq = desk.add(40_000)
+    lengths = {}
+    while seq.computed < 39_000:
+        (_, position, length, _) = shape(desk.step())[0]
+        lengths[position] = length
+    assert {length for position, length in lengths.items() if position <= 4096} == {256}
+    assert max(position * length for position, length in lengths.items()) <= 1 << 20
+    assert lengths[4352] == (1 << 20) // 4352 == 240
+    assert min(lengths.values()) == (1 << 20) // max(lengths) == 26
+
+
+def test_the_work_of_a_micro_batch_is_shared_by_its_chunks() -> None:
+    desk = Desk(kv_blocks=500, prefill_chunk=1000, attention_budget=64_000)
+    desk.add(3000)
+    desk.add(3000)
+    desk.add(500)
+    assert shape(desk.step()) == [(0, 0, 1000, False)]
+    assert shape(desk.step()) == [(0, 1000, 64, False)]
+    # What the first leaves of the budget, the next ones get, the last of them at least 8 rows.
+    assert shape(desk.step()) == [(0, 1064, 60, False), (1, 0, 940, False)]
+    assert shape(desk.step()) == [(0, 1124, 56, False), (1, 940, 8, False)]
+    assert shape(desk.step()) == [(0, 1180, 54, False), (1, 948, 8, False)]
+
+
+def test_a_chunk_has_8_rows_however_long_its_context() -> None:
+    desk = Desk(kv_blocks=500, prefill_chunk=100, attention_budget=1)
+    desk.add(120)
+    assert shape(desk.step()) == [(0, 0, 100, False)]
+    assert shape(desk.step()) == [(0, 100, 8, False)]
+    assert shape(desk.step()) == [(0, 108, 8, False)]
+    assert shape(desk.step()) == [(0, 116, 4, True)]
+
+
 def test_rows_are_laid_out_one_segment_after_another() -> None:
     desk = Desk(prefill_chunk=64)
     desk.add(40)
