@@ -12,7 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 DEVICE = re.compile(r"cpu|cuda(:\d+)?")
+# An IPv6 address would be ambiguous before a port, and Ray Serve does not bracket it.
+HOST = re.compile(r"[^\s:/\[\]]+")
 PLACEMENT = re.compile(r"auto|expert-major|layer-major|[1-9]\d*x[1-9]\d*|[1-9]\d*(\+[1-9]\d*)+")
+
+_DAY_S = 86400.0
 
 
 def _number(default: float, *, least: float, most: float | None = None) -> Any:
@@ -32,6 +36,10 @@ def _device() -> Any:
     return _text("cpu", pattern=DEVICE, wanted="cpu, cuda or cuda:N")
 
 
+def _host(default: str) -> Any:
+    return _text(default, pattern=HOST, wanted="an IPv4 address or a host name")
+
+
 def _dtype() -> Any:
     return _choice("auto", "auto", "float32", "bfloat16")
 
@@ -49,15 +57,17 @@ class ModelSection:
 class HttpSection:
     """Where the OpenAI-compatible API listens."""
 
-    host: str = "127.0.0.1"
+    host: str = _host("127.0.0.1")
     port: int = _number(8000, least=1, most=65535)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GatewaySection:
-    """replicas: HTTP processes behind the one port."""
+    """replicas: HTTP processes behind the one port. router_wait_s: how long a request waits for a
+    router that is ready, at its start and when it has lost one."""
 
     replicas: int = _number(1, least=1, most=64)
+    router_wait_s: float = _number(10.0, least=0.1, most=3600)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +75,7 @@ class RouterSection:
     """kv_blocks: blocks of 64 tokens in each router's KV cache. prefill_chunk: rows of prompts in
     one step. micro_batches: forwards in flight. max_model_len: prompt + output; 0: the model's.
     gpus: share of a GPU that Ray reserves for each on device cuda; 0: any, shared freely.
+    timeout_s: of a whole request. park_timeout_s: of its wait for an expert that no worker holds.
     """
 
     replicas: int = _number(1, least=1, most=1024)
@@ -79,6 +90,8 @@ class RouterSection:
     micro_batches: int = _number(2, least=1, most=64)
     max_model_len: int = _number(0, least=0)
     prefix_cache: bool = True
+    timeout_s: float = _number(600.0, least=1, most=_DAY_S)
+    park_timeout_s: float = _number(60.0, least=0.1, most=_DAY_S)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,10 +135,11 @@ class PlannerSection:
 
 @dataclass(frozen=True, kw_only=True)
 class ControllerSection:
-    """port: of /status, /placement, /sd and /metrics; 0: a free one. misses: unanswered health
+    """port: of /status, /placement, /sd and /metrics; 0: a free one, another one after a restart.
+    misses: unanswered health
     checks in a row after which a process is replaced."""
 
-    host: str = "127.0.0.1"
+    host: str = _host("127.0.0.1")
     port: int = _number(0, least=0, most=65535)
     health_interval_s: float = _number(0.5, least=0.05, most=60)
     health_timeout_s: float = _number(2.0, least=0.05, most=60)
@@ -140,14 +154,14 @@ class RaySection:
     127.0.0.1 on a private cluster and 0.0.0.0 on one that is joined."""
 
     address: str = ""
-    listen: str = "auto"
+    listen: str = _host("auto")
 
 
 @dataclass(frozen=True, kw_only=True)
 class MetricsSection:
     """host: where every process binds its own /metrics port; `auto` as in `ray.listen`."""
 
-    host: str = "auto"
+    host: str = _host("auto")
 
 
 @dataclass(frozen=True, kw_only=True)

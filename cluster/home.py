@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from cluster.errors import ClusterError, NotRunningError
 
@@ -43,6 +44,19 @@ class Home:
     @property
     def log(self) -> Path:
         return self.path / "serve.log"
+
+    def open_log(self) -> BinaryIO:
+        """A new log; the one before is kept as `serve.log.1`.
+
+        Raises:
+            ClusterError: it cannot be written.
+        """
+        try:
+            if self.log.exists():
+                self.log.replace(self.path / "serve.log.1")
+            return self.log.open("wb")
+        except OSError as error:
+            raise ClusterError(f"cannot write {self.log}: {error}") from error
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:

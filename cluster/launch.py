@@ -18,20 +18,20 @@ from typing import Any, TextIO
 
 import httpx
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from cluster.actor import CONTROLLER, ControllerActor
 from cluster.blueprint import Blueprint, draw
 from cluster.config_reader import read_config
 from cluster.errors import ClusterError, StartError
-from cluster.ingress.launch import start_gateway, stop_gateway
-from cluster.members.actor import NAMESPACE, sweep
-from cluster.members.setup import processors
+from cluster.ingress.launch import start_gateway
+from cluster.launch_shared import already_runs, refuse_others, take_down
+from cluster.members.actor import NAMESPACE
+from cluster.members.setup import processors, reachable
 
 _POLL_S = 0.3
 _WATCH_S = 1.0
 _CONTROL_S = 30.0
-_STOP_S = 12.0
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024
 _CONTROLLER_CALLS = 16
 _HEAD = {"node:__internal_head__": 0.001}
@@ -43,6 +43,10 @@ Emit = Callable[[Mapping[str, Any]], None]
 
 class StopRequestedError(Exception):
     """Standard input ended: whoever started us wants the end."""
+
+
+class HinderedError(ClusterError):
+    """The controller lives and says why it cannot work."""
 
 
 def main() -> int:
@@ -113,6 +117,9 @@ def _connect(blueprint: Blueprint) -> None:
 @contextlib.contextmanager
 def _cluster(blueprint: Blueprint, journal: Path) -> Iterator[Any]:
     """The controller's handle; at the end everything it and Serve started is ended."""
+    address = blueprint.config.ray.address
+    if address:
+        refuse_others(address)
     try:
         controller = ControllerActor.options(
             name=CONTROLLER,
@@ -124,20 +131,11 @@ def _cluster(blueprint: Blueprint, journal: Path) -> Iterator[Any]:
             max_concurrency=_CONTROLLER_CALLS,
         ).remote(blueprint, journal)
     except ValueError as error:
-        raise StartError(
-            "this Ray cluster already runs an orrery; end that one with `orrery stop` where it was "
-            "started"
-        ) from error
+        raise StartError(already_runs(address)) from error
     try:
         yield controller
     finally:
-        stop_gateway()
-        try:
-            ray.get(controller.stop.remote(), timeout=_STOP_S)
-        except RayError as error:
-            print(f"the controller did not stop by itself: {error}", file=sys.stderr)
-        ray.kill(controller)
-        sweep()
+        take_down(controller, joined=bool(address))
 
 
 def _bring_up(blueprint: Blueprint, controller: Any, emit: Emit, stop: threading.Event) -> None:
@@ -169,7 +167,8 @@ def _bring_up(blueprint: Blueprint, controller: Any, emit: Emit, stop: threading
     if failed:
         raise failed[0]
     http = blueprint.config.http
-    url = f"http://{http.host}:{http.port}"
+    # A server that listens everywhere is to be asked somewhere.
+    url = f"http://{reachable(f'{http.host}:{http.port}', '127.0.0.1')}"
     _await_http(url, deadline, stop)
     status = _status(controller)
     emit({"event": "ready", "url": url, "model": blueprint.model_name, "status": status})
@@ -177,25 +176,27 @@ def _bring_up(blueprint: Blueprint, controller: Any, emit: Emit, stop: threading
 
 def _watch(controller: Any, emit: Emit, stop: threading.Event) -> None:
     """Tells of every change until it is time to stop."""
-    away = False
+    said: set[type[Exception]] = set()
     while not stop.wait(_WATCH_S):
         try:
             status = _status(controller)
-        except StartError as error:
+        except (StartError, HinderedError) as error:
             # Ray starts it again; routers and workers go on meanwhile.
-            if not away:
+            if type(error) not in said:
                 emit({"event": "progress", "text": str(error)})
-            away = True
+            said.add(type(error))
             continue
-        if away:
+        if said:
             emit({"event": "progress", "text": "the controller is back"})
-        away = False
+            said.clear()
         emit({"event": "status", "status": status})
 
 
 def _status(controller: Any) -> dict[str, Any]:
     try:
         status: dict[str, Any] = ray.get(controller.status.remote(), timeout=_CONTROL_S)
+    except RayTaskError as error:
+        raise HinderedError(f"the controller cannot work: {error.cause}") from error
     except RayError as error:
         # The last line of Ray's account is the cause; the rest is the way it took.
         cause = str(error).strip().splitlines()[-1]

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import queue
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +33,7 @@ from cluster.ingress.haproxy import write_haproxy
 
 _STOP_S = 25.0
 _SWEEP_S = 3.0
+_MARGIN_S = 60
 Event = Mapping[str, Any]
 
 
@@ -51,14 +54,19 @@ def supervise(
     """
     adopt_orphans()
     inbox: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-    with _signals(inbox), home.log.open("wb") as log:
+    with (
+        _signals(inbox),
+        home.open_log() as log,
+        # Short, for sockets: their paths must stay below 108 characters.
+        tempfile.TemporaryDirectory(prefix="orrery-", dir="/tmp") as scratch,
+    ):
         child = subprocess.Popen(
             [sys.executable, "-m", "cluster.launch"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
             env={
-                **environment(os.environ),
+                **environment(os.environ, config, Path(scratch)),
                 "RAY_SERVE_HAPROXY_BINARY_PATH": str(write_haproxy(home.path)),
             },
             start_new_session=True,
@@ -79,12 +87,17 @@ def supervise(
         raise StartError(f"{failure}\nThe whole story is in {home.log}")
 
 
-def environment(base: Mapping[str, str]) -> dict[str, str]:
+def environment(base: Mapping[str, str], config: ClusterConfig, scratch: Path) -> dict[str, str]:
     """The child's environment: what Ray and Serve read at import, and hand down to every process.
 
     Serve's helper ports are fixed by default and would collide with a second cluster's. Its
-    patience with its own proxy, 15 s in all, is too short for a busy machine.
+    patience with its own proxy, 15 s in all, is too short for a busy machine. HAProxy waits for a
+    client, and after a reload for the answers under way, as long as a request may last.
+
+    Args:
+        scratch: a folder for HAProxy's files.
     """
+    longest = math.ceil(config.router.timeout_s + config.gateway.router_wait_s) + _MARGIN_S
     fallback, metrics, stats = _free_ports(3)
     root = str(Path(__file__).resolve().parents[1])
     paths = [root, *filter(None, [base.get("PYTHONPATH")])]
@@ -95,10 +108,17 @@ def environment(base: Mapping[str, str]) -> dict[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(scratch / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(longest),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(scratch / "metrics.sock"),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(scratch),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(scratch / "server-state"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(scratch / "admin.sock"),
         "RAY_SERVE_HAPROXY_STARTUP_TIMEOUT_S": "120",
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(longest),
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "RAY_USAGE_STATS_ENABLED": "0",

@@ -101,6 +101,8 @@ def build_app(
         max_ongoing_requests=_MOST_REQUESTS,
         graceful_shutdown_timeout_s=_GRACE_S,
         ray_actor_options={"num_cpus": 0},
+        # A line for each request would fill the log; the metrics count them.
+        logging_config={"enable_access_log": False},
     )
     application: serve.Application = deployment.bind(config, tuple(routers))
     return application

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import time
@@ -24,6 +25,7 @@ class Progress:
         self._drawn = ""
         self._states: dict[str, str] = {}
         self._stopping = False
+        self._run: Run | None = None
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Prints what is new in an event of `cluster.launch`."""
@@ -35,6 +37,7 @@ class Progress:
         elif kind == "ready":
             self._ready(event)
         elif kind == "status":
+            self._note_admin(event["status"])
             self._changes(event["status"])
         elif kind == "stopping":
             self._stopping = True
@@ -62,22 +65,29 @@ class Progress:
     def _ready(self, event: Mapping[str, Any]) -> None:
         status = event["status"]
         self._changes(status)
-        admin = next(p["address"] for p in status["processes"] if p["role"] == "controller")
-        self._place.write(
-            Run(
-                pid=os.getpid(),
-                state="ready",
-                url=event["url"],
-                admin=f"http://{admin}",
-                model=event["model"],
-                log=str(self._place.log),
-            )
+        admin = _admin_of(status)
+        self._run = Run(
+            pid=os.getpid(),
+            state="ready",
+            url=event["url"],
+            admin=admin,
+            model=event["model"],
+            log=str(self._place.log),
         )
+        self._place.write(self._run)
         if self._live:
             print()
         print(f"\n{process_table(status)}\n")
-        print(f"admin: http://{admin}/status /placement /sd /metrics")
+        print(f"admin: {admin}/status /placement /sd /metrics")
         print(f"ready: {event['url']}/v1", flush=True)
+
+    def _note_admin(self, status: Mapping[str, Any]) -> None:
+        """A controller that was started again may have its pages at another port."""
+        admin = _admin_of(status)
+        if self._run is not None and admin != self._run.admin:
+            self._run = dataclasses.replace(self._run, admin=admin)
+            self._place.write(self._run)
+            self._line(f"admin: {admin}")
 
     def _changes(self, status: Mapping[str, Any]) -> None:
         """Says what became of members since the last look, once they have been ready."""
@@ -97,3 +107,8 @@ class Progress:
 
     def _clock(self) -> str:
         return f"[{time.monotonic() - self._started:5.1f} s]"
+
+
+def _admin_of(status: Mapping[str, Any]) -> str:
+    address = next(p["address"] for p in status["processes"] if p["role"] == "controller")
+    return f"http://{address}"

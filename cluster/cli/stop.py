@@ -17,13 +17,25 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "stop",
         help="end the running server and everything it started",
-        epilog="example:\n  orrery stop",
+        epilog="examples:\n  orrery stop\n  orrery stop --ray-address 10.0.0.7:6379",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="end what is left on this Ray cluster of an orrery whose `orrery serve` is gone",
     )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.ray_address:
+        # It imports Ray and torch, which takes seconds.
+        from cluster.launch_shared import end_orrery
+
+        end_orrery(options.ray_address)
+        print(f"stopped the orrery of the Ray cluster at {options.ray_address}")
+        return 0
     place = home()
     running = place.running()
     try:

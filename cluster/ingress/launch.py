@@ -9,12 +9,15 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.serve.config import HTTPOptions
 from ray.serve.exceptions import RayServeException
+from ray.serve.schema import LoggingConfig
 
 from cluster.blueprint import Blueprint
 from cluster.errors import StartError
 from gateway.app import build_app
 from gateway.config import GatewayConfig
 
+# Where Serve has its controller, which lives as long as Serve runs.
+NAMESPACE_OF_SERVE = "serve"
 _APP = "orrery"
 _ATTEMPTS = 3
 
@@ -36,7 +39,7 @@ def start_gateway(blueprint: Blueprint, stop: threading.Event) -> None:
             if attempt == _ATTEMPTS:
                 raise StartError(f"the gateway did not start: {error}") from error
             print(f"the gateway is started again: {error}", file=sys.stderr)
-            stop_gateway()
+            stop_gateway(joined=bool(blueprint.config.ray.address))
         else:
             return
 
@@ -47,10 +50,15 @@ def _run(blueprint: Blueprint) -> None:
         model=blueprint.model_dir,
         model_name=blueprint.model_name,
         metrics_listen=f"{blueprint.metrics_listen}:0",
+        router_wait_s=blueprint.config.gateway.router_wait_s,
         exact=blueprint.config.exactness == "strict",
     )
     # Only on the head: two nodes on one machine would want the same port.
-    serve.start(http_options=HTTPOptions(host=http.host, port=http.port), proxy_location="HeadOnly")
+    serve.start(
+        http_options=HTTPOptions(host=http.host, port=http.port),
+        proxy_location="HeadOnly",
+        logging_config=LoggingConfig(enable_access_log=False),
+    )
     serve.run(
         build_app(config, replicas=blueprint.config.gateway.replicas),
         name=_APP,
@@ -58,6 +66,10 @@ def _run(blueprint: Blueprint) -> None:
     )
 
 
-def stop_gateway() -> None:
-    """Ends Serve, if it runs."""
-    serve.shutdown()  # type: ignore[no-untyped-call]
+def stop_gateway(*, joined: bool) -> None:
+    """Ends Serve, if it runs. On a joined cluster others may have come to use it; then only our
+    application is ended."""
+    if joined and set(serve.status().applications) - {_APP}:
+        serve.delete(_APP)
+    else:
+        serve.shutdown()  # type: ignore[no-untyped-call]

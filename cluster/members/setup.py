@@ -48,6 +48,8 @@ def router_config(blueprint: Blueprint, router_id: str) -> RouterConfig:
         micro_batches=router.micro_batches,
         max_model_len=router.max_model_len or None,
         prefix_cache=router.prefix_cache,
+        timeout_s=router.timeout_s,
+        park_timeout_s=router.park_timeout_s,
     )
 
 

@@ -57,3 +57,12 @@ def test_a_home_that_cannot_be(tmp_path: Path) -> None:
         Home(path=tmp_path / "file" / "home").hold(),
     ):
         pass
+
+
+def test_the_log_before_this_one_is_kept(tmp_path: Path) -> None:
+    home = Home(path=tmp_path)
+    for text in (b"first", b"second", b"third"):
+        with home.open_log() as log:
+            log.write(text)
+    assert home.log.read_bytes() == b"third"
+    assert (tmp_path / "serve.log.1").read_bytes() == b"second"

@@ -42,12 +42,16 @@ def test_orphans_are_found_and_ended() -> None:
 
 
 def test_the_environment_of_ray() -> None:
-    made = environment({"RAY_worker_niceness": "3", "PYTHONPATH": "/elsewhere"})
+    config = read_config({"router": {"timeout_s": 4000.5}})
+    base = {"RAY_worker_niceness": "3", "PYTHONPATH": "/elsewhere"}
+    made = environment(base, config, Path("/tmp/orrery-12345678"))
     assert made["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
     assert made["RAY_worker_niceness"] == "3"
     assert made["PYTHONPATH"].endswith(":/elsewhere")
     ports = {name: value for name, value in made.items() if name.endswith("_PORT")}
     assert len(set(ports.values())) == 3
+    assert made["RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"] == "4071"
+    assert made["RAY_SERVE_HAPROXY_SOCKET_PATH"].startswith("/tmp/orrery-12345678/")
 
 
 def test_the_planner_is_pure() -> None:

@@ -1,4 +1,4 @@
-"""What the process at the terminal makes of its child. In a process of its own: it ends children."""
+"""What the process at the terminal makes of its child; apart from the tests, whose it would end."""
 
 from __future__ import annotations
 
