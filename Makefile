@@ -14,6 +14,8 @@ ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)",/\1/p' pyproject.toml)
+# Named after the pinned version, so that another one is installed when the pin moves.
+TORCH_STAMP := $(VENV)/.stamp-$(subst ==,-,$(TORCH))
 PACKAGES := kimi_k2 wire experts_service router_service gateway cluster monitoring
 PROTOC = $(BIN)/python -m grpc_tools.protoc -I wire/protos orrery.proto
 
@@ -62,11 +64,11 @@ $(VENV)/.stamp-venv:
 
 # torch by itself, before everything that depends on it: only its own index may differ, and a pinned
 # torch in place keeps the others from choosing another build.
-$(VENV)/.stamp-torch: $(VENV)/.stamp-venv
+$(TORCH_STAMP): $(VENV)/.stamp-venv
 	$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
 	@touch $@
 
-$(VENV)/.stamp-run: $(VENV)/.stamp-torch pyproject.toml
+$(VENV)/.stamp-run: $(TORCH_STAMP) pyproject.toml
 	$(PIP) install --editable .
 	@touch $@
 
