@@ -65,10 +65,9 @@ def _message(value: object, path: str) -> dict[str, Any]:
         _assistant(fields, message)
     if role == "tool":
         message["tool_call_id"] = fields.string("tool_call_id")
-    if fields.given("content") or not message.get("tool_calls"):
-        message["content"] = _content(fields)
-    else:
-        message["content"] = ""
+    # An assistant may have said nothing: it called tools, or its answer was cut off in thought.
+    silent = role == "assistant" and not fields.given("content")
+    message["content"] = "" if silent else _content(fields)
     fields.refuse_unknown()
     return message
 
@@ -81,8 +80,17 @@ def _assistant(fields: Fields, message: dict[str, Any]) -> None:
             raise UnsupportedFieldError(
                 fields.name(field), f"{fields.name(field)} is not supported"
             )
-    if fields.given("reasoning_content"):
-        message["reasoning_content"] = fields.string("reasoning_content")
+    # Both names are in use among clients.
+    thoughts = {
+        name: fields.string(name)
+        for name in ("reasoning_content", "reasoning")
+        if fields.given(name)
+    }
+    if len(set(thoughts.values())) > 1:
+        name = fields.name("reasoning")
+        raise FieldError(name, f"{name} and reasoning_content differ: give one")
+    for thought in thoughts.values():
+        message["reasoning_content"] = thought
     if fields.given("tool_calls"):
         path = fields.name("tool_calls")
         calls = fields.array("tool_calls")

@@ -163,6 +163,12 @@ def test_a_number_too_large_to_be_one(http: httpx.Client, number: str) -> None:
             [{"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "a b"}}]}],
             "messages[0].tool_calls[0].function.name must be",
         ),
+        (
+            "messages",
+            [{"role": "assistant", "reasoning": "a", "reasoning_content": "b"}],
+            "messages[0].reasoning and reasoning_content differ",
+        ),
+        ("messages", [{"role": "user", "content": "x", "reasoning": "y"}], "messages[0].reasoning"),
         ("tools", {}, "tools must be an array, not an object"),
         ("tools", [{"type": "web"}], "tools[0].type must be 'function'"),
         ("tools", [{"type": "function"}], "tools[0].function.name"),

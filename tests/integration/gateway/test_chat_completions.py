@@ -23,6 +23,7 @@ TOOLS: Any = [
         },
     }
 ]
+CALLED = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
 CALLS = (
     "<think>hm</think>Sure.<|tool_calls_section_begin|>"
     '<|tool_call_begin|>functions.add:0<|tool_call_argument_begin|>{"a":1}<|tool_call_end|>'
@@ -98,6 +99,26 @@ def test_reasoning_of_a_whole_answer(gateway: Gateway) -> None:
         message = client.chat.completions.create(model="tiny", messages=HI).choices[0].message
     assert message.content == "yes"
     assert message.model_extra == {"reasoning_content": "because"}
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+def test_an_assistant_that_only_thought(gateway: Gateway, field: str) -> None:
+    gateway.says("yes<|im_end|>")
+    history: Any = [
+        *HI,
+        {"role": "assistant", "content": None, "tool_calls": CALLED, field: "because"},
+        {"role": "tool", "tool_call_id": "1", "content": "2"},
+        {"role": "assistant", "content": None},
+        *HI,
+    ]
+    with gateway.client() as client:
+        client.chat.completions.create(model="tiny", messages=history[:3])
+        client.chat.completions.create(model="tiny", messages=history)
+    first, second = (
+        gateway.tokenizer.decode(submit.prompt_token_ids) for submit in gateway.router.submits
+    )
+    assert "assistant<|im_middle|><think>because</think><|tool_calls_section_begin|>" in first
+    assert "assistant<|im_middle|><think></think><|im_end|>" in second
 
 
 @pytest.mark.parametrize(
