@@ -9,7 +9,13 @@ from dataclasses import dataclass
 
 from gateway.errors import FieldError
 from gateway.fields import Fields
-from router_service.sampling import MAX_STOP_LENGTH, MAX_STOP_STRINGS, MAX_TOP_LOGPROBS
+from router_service.sampling import (
+    MAX_BIASES,
+    MAX_STOP_LENGTH,
+    MAX_STOP_STRINGS,
+    MAX_STOP_TOKENS,
+    MAX_TOP_LOGPROBS,
+)
 from wire.generated import orrery_pb2 as pb
 
 MAX_TOKENS = 2**31 - 1
@@ -80,7 +86,7 @@ def read_sampling(
         presence_penalty=fields.number("presence_penalty", 0.0, low=-2, high=2),
         frequency_penalty=fields.number("frequency_penalty", 0.0, low=-2, high=2),
         repetition_penalty=fields.number(
-            "repetition_penalty", defaults.repetition_penalty, low=0, high=100, above=True
+            "repetition_penalty", defaults.repetition_penalty, low=0.01, high=100
         ),
         min_tokens=min_tokens,
         stop=_stop_strings(fields),
@@ -129,15 +135,19 @@ def _stop_strings(fields: Fields) -> list[str]:
 
 
 def _stop_token_ids(fields: Fields, vocab_size: int) -> list[int]:
-    return [
-        _token_id("stop_token_ids", token, vocab_size) for token in fields.array("stop_token_ids")
-    ]
+    tokens = fields.array("stop_token_ids")
+    if len(tokens) > MAX_STOP_TOKENS:
+        raise FieldError("stop_token_ids", f"stop_token_ids may have at most {MAX_STOP_TOKENS} ids")
+    return [_token_id("stop_token_ids", token, vocab_size) for token in tokens]
 
 
 def _logit_bias(fields: Fields, vocab_size: int) -> Mapping[int, float]:
     bias: dict[int, float] = {}
-    entries = Fields(fields.mapping("logit_bias"), "logit_bias")
-    for key in fields.mapping("logit_bias"):
+    values = fields.mapping("logit_bias")
+    if len(values) > MAX_BIASES:
+        raise FieldError("logit_bias", f"logit_bias may have at most {MAX_BIASES} tokens")
+    entries = Fields(values, "logit_bias")
+    for key in values:
         if not key.isascii() or not key.isdecimal() or len(key) > 10:
             raise FieldError("logit_bias", "the keys of logit_bias must be token ids")
         bias[_token_id("logit_bias", int(key), vocab_size)] = entries.number(
