@@ -31,9 +31,15 @@ class PromptBudget:
     def spent(self) -> bool:
         return self.rows <= 0 or self.pairs <= 0
 
-    def chunk(self, seq: Sequence) -> int:
-        """Rows of the next chunk of `seq`, at least 1, which are taken off the budget."""
-        affordable = max(_LEAST, self.pairs // max(1, seq.computed))
+    def chunk(self, seq: Sequence, *, others: bool) -> int:
+        """Rows of the next chunk of `seq`, at least 1, which are taken off the budget.
+
+        Args:
+            others: younger prompts wait for their turn. They get half of the pairs, so that a
+                short prompt does not wait for the end of a long one.
+        """
+        pairs = self.pairs // 2 if others else self.pairs
+        affordable = max(_LEAST, pairs // max(1, seq.computed))
         length = min(seq.uncomputed, self.rows, affordable)
         self.rows -= length
         self.pairs -= length * seq.computed

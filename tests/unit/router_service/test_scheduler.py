@@ -75,25 +75,26 @@ def test_chunks_shrink_with_the_context_before_them() -> None:
 
 
 def test_the_work_of_a_micro_batch_is_shared_by_its_chunks() -> None:
+    """A short prompt does not wait for the end of a long one."""
     desk = Desk(kv_blocks=500, prefill_chunk=1000, attention_budget=64_000)
     desk.add(3000)
     desk.add(3000)
     desk.add(500)
     assert shape(desk.step()) == [(0, 0, 1000, False)]
-    assert shape(desk.step()) == [(0, 1000, 64, False)]
-    # What the first leaves of the budget, the next ones get, the last of them at least 8 rows.
-    assert shape(desk.step()) == [(0, 1064, 60, False), (1, 0, 940, False)]
-    assert shape(desk.step()) == [(0, 1124, 56, False), (1, 940, 8, False)]
-    assert shape(desk.step()) == [(0, 1180, 54, False), (1, 948, 8, False)]
+    # Half of the pairs for each but the last, which would get what is left.
+    assert shape(desk.step()) == [(0, 1000, 32, False), (1, 0, 968, False)]
+    assert shape(desk.step()) == [(0, 1032, 31, False), (1, 968, 16, False), (2, 0, 500, True)]
+    desk.scheduler.finish(desk.scheduler.sequences[2])
+    assert shape(desk.step()) == [(0, 1063, 30, False), (1, 984, 32, False)]
 
 
 def test_a_chunk_has_8_rows_however_long_its_context() -> None:
-    desk = Desk(kv_blocks=500, prefill_chunk=100, attention_budget=1)
+    desk = Desk(kv_blocks=500, prefill_chunk=100, attention_budget=100)
     desk.add(120)
-    assert shape(desk.step()) == [(0, 0, 100, False)]
-    assert shape(desk.step()) == [(0, 100, 8, False)]
-    assert shape(desk.step()) == [(0, 108, 8, False)]
-    assert shape(desk.step()) == [(0, 116, 4, True)]
+    desk.add(20)
+    assert shape(desk.step()) == [(0, 0, 50, False), (1, 0, 20, True)]
+    assert shape(desk.step()) == [(1, 20, 1, True), (0, 50, 8, False)]
+    assert shape(desk.step()) == [(1, 21, 1, True), (0, 58, 8, False)]
 
 
 def test_rows_are_laid_out_one_segment_after_another() -> None:
