@@ -1,0 +1,112 @@
+"""`python -m benchmarks.bench_serving`: the cluster against engines in one process."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from benchmarks.serving.cluster import ClusterShape, cluster, gateway, local_router
+from benchmarks.serving.compare import Rounds, Work, compare
+from benchmarks.serving.grpc_side import grpc_side
+from benchmarks.serving.http_side import HttpSide
+from benchmarks.serving.load import Side
+from benchmarks.serving.report import bar_lines, bars, table, write_json
+from kimi_k2.config import ModelConfig
+
+SIDES = ("cluster", "cluster-http", "in-process")
+_QUICK = ("cluster", "in-process")
+_NANO = Path(__file__).resolve().parents[1] / "models" / "nano-k2"
+
+
+def main() -> int:
+    """0: measured; bars that are missed are printed, not a failure."""
+    arguments = _parser().parse_args()
+    quick = arguments.quick
+    only = tuple(arguments.only.split(",")) if arguments.only else (_QUICK if quick else SIDES)
+    if unknown := set(only) - set(SIDES):
+        sys.exit(f"bench_serving: no side {', '.join(sorted(unknown))}; known: {', '.join(SIDES)}")
+    work = Work(
+        concurrent=tuple(
+            map(int, (arguments.concurrent or ("1,32" if quick else "1,8,32")).split(","))
+        ),
+        prompt_tokens=arguments.prompt_tokens,
+        max_tokens=arguments.max_tokens or (24 if quick else 128),
+        rounds=arguments.rounds or (1 if quick else 5),
+        vocab_size=ModelConfig.from_dir(arguments.model).vocab_size,
+    )
+    before = os.getloadavg()[0]
+    rounds = asyncio.run(_measure(arguments, only, work))
+    print(f"\n{table(rounds)}\n\n{bar_lines(bars(rounds))}")
+    if arguments.json:
+        settings = {**vars(arguments), "grid": str(_shape(arguments).blueprint().plan.grid)}
+        load = (before, os.getloadavg()[0])
+        write_json(arguments.json, rounds, work, settings, load)
+    return 0
+
+
+async def _measure(arguments: argparse.Namespace, only: Sequence[str], work: Work) -> Rounds:
+    async with _sides(arguments, only) as sides:
+        return await compare(sides, work)
+
+
+@asynccontextmanager
+async def _sides(arguments: argparse.Namespace, only: Sequence[str]) -> AsyncIterator[list[Side]]:
+    """Every side that was asked for, started and idle."""
+    model: Path = arguments.model
+    async with AsyncExitStack() as stack:
+        sides: list[Side] = []
+        if {"cluster", "cluster-http"} & set(only):
+            router = await stack.enter_async_context(cluster(_shape(arguments)))
+            if "cluster" in only:
+                sides.append(await stack.enter_async_context(grpc_side("cluster", router)))
+            if "cluster-http" in only:
+                place = await stack.enter_async_context(gateway(model, router))
+                sides.append(HttpSide(name="cluster-http", address=place, model=model.name))
+        if "in-process" in only:
+            router = await stack.enter_async_context(local_router(model, arguments.local_threads))
+            sides.append(await stack.enter_async_context(grpc_side("in-process", router)))
+        yield sides
+
+
+def _shape(arguments: argparse.Namespace) -> ClusterShape:
+    return ClusterShape(
+        model=arguments.model,
+        placement=arguments.placement,
+        workers=arguments.workers,
+        micro_batches=arguments.micro_batches,
+        router_threads=arguments.router_threads,
+        worker_threads=arguments.worker_threads,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.bench_serving",
+        description="Tokens/s, TTFT and ITL of the cluster and its rivals, in interleaved rounds.",
+        epilog="example: python -m benchmarks.bench_serving --quick --placement 2x2",
+    )
+    add = parser.add_argument
+    add("--model", type=Path, default=_NANO, help="checkpoint directory; default: nano-K2")
+    add("--only", default="", help=f"sides, by commas: {','.join(SIDES)}")
+    add("--quick", action="store_true", help="cluster and in-process, 24 tokens, one round")
+    add("--concurrent", default="", help="requests at a time; default 1,8,32, quick 1,32")
+    add("--prompt-tokens", type=int, default=64)
+    add("--max-tokens", type=int, default=0, help="of each answer; default 128, quick 24")
+    add("--rounds", type=int, default=0, help="default 5, quick 1")
+    add("--placement", default="auto", help="auto, expert-major, layer-major, 2x2 ...")
+    add("--workers", type=int, default=4, help="expert workers of the cluster")
+    add("--micro-batches", type=int, help="in flight; default: the cluster config's")
+    add("--router-threads", type=int, default=1)
+    add("--worker-threads", type=int, default=1)
+    add("--local-threads", type=int, help="of the in-process engine; default: torch's own")
+    add("--json", type=Path, help="file to write")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""Interleaved rounds over all sides, and the ratios between them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from benchmarks.serving.load import Ask, Side, batch
+from benchmarks.serving.measures import Measures, measure
+
+Rounds = Mapping[tuple[str, int], Sequence[Measures]]
+
+_WARM_TOKENS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What every round asks: at each concurrency, so many tokens in and out."""
+
+    concurrent: tuple[int, ...]
+    prompt_tokens: int
+    max_tokens: int
+    rounds: int
+    vocab_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """`over` tokens/s must be at least `least` times those of `under`."""
+
+    over: str
+    under: str
+    concurrent: int
+    least: float
+
+
+BARS = (
+    Bar(over="cluster", under="in-process", concurrent=32, least=0.7),
+    Bar(over="cluster", under="vllm", concurrent=32, least=1.5),
+    Bar(over="cluster", under="transformers", concurrent=32, least=4.0),
+    Bar(over="cluster", under="vllm", concurrent=1, least=1.0),
+    Bar(over="cluster", under="transformers", concurrent=1, least=1.0),
+    Bar(over="cluster-http", under="cluster", concurrent=32, least=0.8),
+)
+
+
+async def compare(sides: Sequence[Side], work: Work) -> dict[tuple[str, int], list[Measures]]:
+    """(side, concurrent) -> one entry a round.
+
+    Within a round the sides take turns at each concurrency, and every second round goes through
+    them backwards, so that what else the machine does hits all alike.
+    """
+    for side in sides:
+        await side.run(_asks(work, max(work.concurrent), _WARM_TOKENS, "warm"))
+    runs: dict[tuple[str, int], list[Measures]] = {}
+    for number in range(work.rounds):
+        for concurrent in work.concurrent:
+            asks = _asks(work, concurrent, work.max_tokens, f"round {number}")
+            for side in sides if number % 2 == 0 else reversed(sides):
+                found = measure(await side.run(asks))
+                runs.setdefault((side.name, concurrent), []).append(found)
+                print(
+                    f"round {number + 1}: {side.name} at {concurrent}: "
+                    f"{found.tokens_per_s:.1f} tokens/s (load {os.getloadavg()[0]:.1f})",
+                    flush=True,
+                )
+    return runs
+
+
+def ratio(rounds: Rounds, over: str, under: str, concurrent: int) -> float | None:
+    """The median over rounds of the ratio of tokens/s; None when a side was not measured."""
+    pairs = zip(
+        rounds.get((over, concurrent), ()), rounds.get((under, concurrent), ()), strict=False
+    )
+    found = [one.tokens_per_s / other.tokens_per_s for one, other in pairs]
+    return median(found) if found else None
+
+
+def _asks(work: Work, concurrent: int, max_tokens: int, seed: str) -> list[Ask]:
+    return batch(
+        concurrent,
+        prompt_tokens=work.prompt_tokens,
+        max_tokens=max_tokens,
+        vocab_size=work.vocab_size,
+        seed=f"{seed}, {concurrent}",
+    )

@@ -1,0 +1,64 @@
+"""Answers summed up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from benchmarks.serving.load import Answer
+
+PERCENTILES = (50, 90, 99)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measures:
+    """One run of one side.
+
+    tokens_per_s: all output tokens over the time from the first request to the last token.
+    ttft_ms, itl_ms: percentile -> milliseconds, over requests and over all gaps between tokens.
+    """
+
+    tokens_per_s: float
+    ttft_ms: dict[int, float]
+    itl_ms: dict[int, float]
+
+
+def measure(answers: Sequence[Answer]) -> Measures:
+    """Tokens that came in one message share the gap before it evenly."""
+    began = min(answer.sent_s for answer in answers)
+    ended = max(answer.tokens_s[-1] for answer in answers)
+    gaps = [gap for answer in answers for gap in _gaps(answer.tokens_s)]
+    return Measures(
+        tokens_per_s=sum(len(answer.tokens_s) for answer in answers) / (ended - began),
+        ttft_ms=_percentiles([answer.tokens_s[0] - answer.sent_s for answer in answers]),
+        itl_ms=_percentiles(gaps),
+    )
+
+
+def middle(runs: Sequence[Measures]) -> Measures:
+    """The median of every figure over several runs."""
+    return Measures(
+        tokens_per_s=median(run.tokens_per_s for run in runs),
+        ttft_ms={p: median(run.ttft_ms[p] for run in runs) for p in PERCENTILES},
+        itl_ms={p: median(run.itl_ms[p] for run in runs) for p in PERCENTILES},
+    )
+
+
+def _gaps(times: Sequence[float]) -> list[float]:
+    gaps: list[float] = []
+    earlier, together = times[0], 0
+    for time in times[1:]:
+        together += 1
+        if time > earlier:
+            gaps += [(time - earlier) / together] * together
+            earlier, together = time, 0
+    return gaps
+
+
+def _percentiles(values: Sequence[float]) -> dict[int, float]:
+    ordered = sorted(values)
+    if not ordered:
+        return dict.fromkeys(PERCENTILES, 0.0)
+    last = len(ordered) - 1
+    return {p: 1e3 * ordered[round(last * p / 100)] for p in PERCENTILES}
