@@ -9,17 +9,21 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from benchmarks.peers.float32_checkpoint import write_float32
 from benchmarks.serving.cluster import ClusterShape, cluster, gateway, local_router
 from benchmarks.serving.compare import Rounds, Work, compare
 from benchmarks.serving.grpc_side import grpc_side
 from benchmarks.serving.http_side import HttpSide
 from benchmarks.serving.load import Side
-from benchmarks.serving.report import bar_lines, bars, table, write_json
+from benchmarks.serving.peer_side import PEERS, peer_side
+from benchmarks.serving.report import bar_lines, bars, ratio_lines, table, write_json
 from kimi_k2.config import ModelConfig
 
-SIDES = ("cluster", "cluster-http", "in-process")
+SIDES = ("cluster", "cluster-http", "in-process", *PEERS)
 _QUICK = ("cluster", "in-process")
+Peers = dict[str, dict[str, str]]
 _NANO = Path(__file__).resolve().parents[1] / "models" / "nano-k2"
 
 
@@ -40,18 +44,21 @@ def main() -> int:
         vocab_size=ModelConfig.from_dir(arguments.model).vocab_size,
     )
     before = os.getloadavg()[0]
-    rounds = asyncio.run(_measure(arguments, only, work))
-    print(f"\n{table(rounds)}\n\n{bar_lines(bars(rounds))}")
+    rounds, peers = asyncio.run(_measure(arguments, only, work))
+    print(f"\n{table(rounds)}\n\n{ratio_lines(rounds)}\n\n{bar_lines(bars(rounds))}")
     if arguments.json:
         settings = {**vars(arguments), "grid": str(_shape(arguments).blueprint().plan.grid)}
         load = (before, os.getloadavg()[0])
-        write_json(arguments.json, rounds, work, settings, load)
+        write_json(arguments.json, rounds, work, settings, load, peers)
     return 0
 
 
-async def _measure(arguments: argparse.Namespace, only: Sequence[str], work: Work) -> Rounds:
+async def _measure(
+    arguments: argparse.Namespace, only: Sequence[str], work: Work
+) -> tuple[Rounds, Peers]:
     async with _sides(arguments, only) as sides:
-        return await compare(sides, work)
+        rounds = await compare(sides, work)
+    return rounds, {side.name: dict(side.versions) for side in sides if side.versions}
 
 
 @asynccontextmanager
@@ -70,6 +77,13 @@ async def _sides(arguments: argparse.Namespace, only: Sequence[str]) -> AsyncIte
         if "in-process" in only:
             router = await stack.enter_async_context(local_router(model, arguments.local_threads))
             sides.append(await stack.enter_async_context(grpc_side("in-process", router)))
+        if others := [name for name in PEERS if name in only]:
+            weights = Path(stack.enter_context(TemporaryDirectory())) / model.name
+            await asyncio.to_thread(write_float32, model, weights)
+            for name in others:
+                sides.append(
+                    await stack.enter_async_context(peer_side(name, weights, arguments.peers))
+                )
         yield sides
 
 
@@ -104,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--router-threads", type=int, default=1)
     add("--worker-threads", type=int, default=1)
     add("--local-threads", type=int, help="of the in-process engine; default: torch's own")
+    add("--peers", type=Path, default=Path(".venv-peers"), help="made by `make bench-peers`")
     add("--json", type=Path, help="file to write")
     return parser
 

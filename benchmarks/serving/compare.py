@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from benchmarks.serving.load import Ask, Side, batch
+from benchmarks.serving.load import Answer, Ask, Side, batch
 from benchmarks.serving.measures import Measures, measure
 
 Rounds = Mapping[tuple[str, int], Sequence[Measures]]
 
 _WARM_TOKENS = 4
+_BEGIN = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,20 +54,37 @@ async def compare(sides: Sequence[Side], work: Work) -> dict[tuple[str, int], li
     them backwards, so that what else the machine does hits all alike.
     """
     for side in sides:
-        await side.run(_asks(work, max(work.concurrent), _WARM_TOKENS, "warm"))
+        for concurrent in sorted({min(work.concurrent), max(work.concurrent)}):
+            await side.run(_asks(work, concurrent, _WARM_TOKENS, "warm"))
     runs: dict[tuple[str, int], list[Measures]] = {}
+    first: dict[tuple[int, int], Sequence[Answer]] = {}
     for number in range(work.rounds):
         for concurrent in work.concurrent:
             asks = _asks(work, concurrent, work.max_tokens, f"round {number}")
             for side in sides if number % 2 == 0 else reversed(sides):
-                found = measure(await side.run(asks))
+                answers = await side.run(asks)
+                found = measure(answers)
+                same = alike(first.setdefault((number, concurrent), answers), answers)
                 runs.setdefault((side.name, concurrent), []).append(found)
                 print(
                     f"round {number + 1}: {side.name} at {concurrent}: "
-                    f"{found.tokens_per_s:.1f} tokens/s (load {os.getloadavg()[0]:.1f})",
+                    f"{found.tokens_per_s:.1f} tokens/s (load {os.getloadavg()[0]:.1f}{same})",
                     flush=True,
                 )
     return runs
+
+
+def alike(reference: Sequence[Answer], answers: Sequence[Answer]) -> str:
+    """How many answers begin as those of the first side; empty where ids are not told.
+
+    Other kernels round otherwise, so greedy answers may part; that most begin alike shows that
+    the same weights are at work.
+    """
+    if not all(answer.token_ids for answer in (*reference, *answers)):
+        return ""
+    pairs = zip(reference, answers, strict=True)
+    same = sum(one.token_ids[:_BEGIN] == other.token_ids[:_BEGIN] for one, other in pairs)
+    return f", {same} of {len(answers)} answers begin as the first side's"
 
 
 def ratio(rounds: Rounds, over: str, under: str, concurrent: int) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
 from time import perf_counter
@@ -20,6 +20,7 @@ class GrpcSide:
 
     def __init__(self, name: str, stream: GenerateStream) -> None:
         self.name = name
+        self.versions: Mapping[str, str] = {}
         self._stream = stream
         self._number = count()
 
@@ -43,12 +44,14 @@ class GrpcSide:
             sampling=sampling,
         )
         times: list[float] = []
+        ids: list[int] = []
         sent = perf_counter()
         async for output in await self._stream.submit(submit):
             if output.HasField("error"):
                 raise OrreryError(output.error.message)
             times += [perf_counter()] * len(output.token_ids)
-        return Answer(sent_s=sent, tokens_s=tuple(times))
+            ids += output.token_ids
+        return Answer(sent_s=sent, tokens_s=tuple(times), token_ids=tuple(ids))
 
 
 @asynccontextmanager

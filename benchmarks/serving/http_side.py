@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from time import perf_counter
 
 from benchmarks.serving.load import Answer, Ask
@@ -28,6 +28,7 @@ class HttpSide:
     name: str
     address: str
     model: str
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     async def run(self, asks: Sequence[Ask]) -> list[Answer]:
         began = perf_counter()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,10 +25,14 @@ class Ask:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """Seconds on one clock: when the request was sent and when each of its tokens came."""
+    """Seconds on one clock: when the request was sent and when each of its tokens came.
+
+    token_ids: what was answered; empty where the side does not tell.
+    """
 
     sent_s: float
     tokens_s: tuple[float, ...]
+    token_ids: tuple[int, ...] = ()
 
 
 class Side(Protocol):
@@ -36,6 +40,9 @@ class Side(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def versions(self) -> Mapping[str, str]: ...
 
     async def run(self, asks: Sequence[Ask]) -> list[Answer]:
         """Answers in the order of the asks; raises what went wrong."""

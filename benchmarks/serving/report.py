@@ -56,15 +56,34 @@ def bar_lines(found: Iterable[dict[str, object]]) -> str:
     )
 
 
+def ratio_lines(rounds: Rounds) -> str:
+    """The first side against every other, at each concurrency."""
+    sides = list(dict.fromkeys(side for side, _ in rounds))
+    lines = []
+    for other in sides[1:]:
+        found = [
+            f"{ratio(rounds, sides[0], other, concurrent):.2f} at {concurrent}"
+            for side, concurrent in rounds
+            if side == other
+        ]
+        lines.append(f"{sides[0]} / {other}: {', '.join(found)}")
+    return "\n".join(lines)
+
+
 def write_json(
-    path: Path, rounds: Rounds, work: Work, settings: dict[str, object], load: Sequence[float]
+    path: Path,
+    rounds: Rounds,
+    work: Work,
+    settings: dict[str, object],
+    load: Sequence[float],
+    peers: dict[str, dict[str, str]],
 ) -> None:
-    """`load`: the machine's load average before and after."""
+    """`load`: the machine's load average before and after. `peers`: versions by side."""
     report = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join([*("python", "-m", "benchmarks.bench_serving"), *sys.argv[1:]]),
         "hardware": hardware(),
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": {"python": platform.python_version(), **_versions(), "peers": peers},
         "settings": settings,
         "work": asdict(work),
         "load": list(load),
