@@ -18,10 +18,15 @@ from benchmarks.serving.grpc_side import grpc_side
 from benchmarks.serving.http_side import HttpSide
 from benchmarks.serving.load import Side
 from benchmarks.serving.peer_side import PEERS, peer_side
+from benchmarks.serving.replay import Scale, replay
 from benchmarks.serving.report import bar_lines, bars, ratio_lines, table, write_json
 from kimi_k2.config import ModelConfig
 
 SIDES = ("cluster", "cluster-http", "in-process", *PEERS)
+_SETTINGS = (
+    *("placement", "workers", "micro_batches"),
+    *("router_threads", "worker_threads", "local_threads"),
+)
 _QUICK = ("cluster", "in-process")
 Peers = dict[str, dict[str, str]]
 _NANO = Path(__file__).resolve().parents[1] / "models" / "nano-k2"
@@ -31,9 +36,14 @@ def main() -> int:
     """0: measured; bars that are missed are printed, not a failure."""
     arguments = _parser().parse_args()
     quick = arguments.quick
+    if arguments.plot and not arguments.json:
+        sys.exit("bench_serving: --plot draws what --json writes; give both")
     only = tuple(arguments.only.split(",")) if arguments.only else (_QUICK if quick else SIDES)
     if unknown := set(only) - set(SIDES):
         sys.exit(f"bench_serving: no side {', '.join(sorted(unknown))}; known: {', '.join(SIDES)}")
+    vocab_size = ModelConfig.from_dir(arguments.model).vocab_size
+    scale = Scale(requests=arguments.replay_requests, span_s=arguments.replay_seconds)
+    asks = replay(arguments.replay, scale, vocab_size) if arguments.replay else []
     work = Work(
         concurrent=tuple(
             map(int, (arguments.concurrent or ("1,32" if quick else "1,8,32")).split(","))
@@ -41,15 +51,21 @@ def main() -> int:
         prompt_tokens=arguments.prompt_tokens,
         max_tokens=arguments.max_tokens or (24 if quick else 128),
         rounds=arguments.rounds or (1 if quick else 5),
-        vocab_size=ModelConfig.from_dir(arguments.model).vocab_size,
+        vocab_size=vocab_size,
+        replay=tuple(asks),
     )
     before = os.getloadavg()[0]
     rounds, peers = asyncio.run(_measure(arguments, only, work))
     print(f"\n{table(rounds)}\n\n{ratio_lines(rounds)}\n\n{bar_lines(bars(rounds))}")
     if arguments.json:
-        settings = {**vars(arguments), "grid": str(_shape(arguments).blueprint().plan.grid)}
+        settings = {name: getattr(arguments, name) for name in _SETTINGS}
+        settings["grid"] = str(_shape(arguments).blueprint().plan.grid)
         load = (before, os.getloadavg()[0])
         write_json(arguments.json, rounds, work, settings, load, peers)
+        if arguments.plot:
+            from benchmarks.serving.plot import plot
+
+            plot(arguments.json, arguments.plot)
     return 0
 
 
@@ -119,7 +135,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--worker-threads", type=int, default=1)
     add("--local-threads", type=int, help="of the in-process engine; default: torch's own")
     add("--peers", type=Path, default=Path(".venv-peers"), help="made by `make bench-peers`")
+    add("--replay", type=Path, metavar="TRACE", help="replay its arrivals too, scaled down")
+    add("--replay-requests", type=int, default=64, help="the first so many of the trace")
+    add("--replay-seconds", type=float, default=60.0, help="their arrivals are pressed into")
     add("--json", type=Path, help="file to write")
+    add("--plot", type=Path, help="picture of the --json file to write; needs the bench extra")
     return parser
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 
-from benchmarks.serving.load import Answer, Ask, Side, batch
+from benchmarks.serving.load import REPLAY, Answer, Ask, Side, batch
 from benchmarks.serving.measures import Measures, measure
 
 Rounds = Mapping[tuple[str, int], Sequence[Measures]]
@@ -18,13 +18,17 @@ _BEGIN = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What every round asks: at each concurrency, so many tokens in and out."""
+    """What every round asks: at each concurrency, so many tokens in and out.
+
+    replay: requests with arrivals of their own, asked of the sides that take them; may be empty.
+    """
 
     concurrent: tuple[int, ...]
     prompt_tokens: int
     max_tokens: int
     rounds: int
     vocab_size: int
+    replay: tuple[Ask, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,21 +61,34 @@ async def compare(sides: Sequence[Side], work: Work) -> dict[tuple[str, int], li
         for concurrent in sorted({min(work.concurrent), max(work.concurrent)}):
             await side.run(_asks(work, concurrent, _WARM_TOKENS, "warm"))
     runs: dict[tuple[str, int], list[Measures]] = {}
-    first: dict[tuple[int, int], Sequence[Answer]] = {}
     for number in range(work.rounds):
+        turn = sides if number % 2 == 0 else list(reversed(sides))
         for concurrent in work.concurrent:
             asks = _asks(work, concurrent, work.max_tokens, f"round {number}")
-            for side in sides if number % 2 == 0 else reversed(sides):
-                answers = await side.run(asks)
-                found = measure(answers)
-                same = alike(first.setdefault((number, concurrent), answers), answers)
-                runs.setdefault((side.name, concurrent), []).append(found)
-                print(
-                    f"round {number + 1}: {side.name} at {concurrent}: "
-                    f"{found.tokens_per_s:.1f} tokens/s (load {os.getloadavg()[0]:.1f}{same})",
-                    flush=True,
-                )
+            await _round(turn, asks, concurrent, runs)
+        if work.replay:
+            taking = [side for side in turn if side.takes_arrivals]
+            await _round(taking, work.replay, REPLAY, runs)
     return runs
+
+
+async def _round(
+    sides: Sequence[Side],
+    asks: Sequence[Ask],
+    concurrent: int,
+    runs: dict[tuple[str, int], list[Measures]],
+) -> None:
+    first: Sequence[Answer] | None = None
+    for side in sides:
+        answers = await side.run(asks)
+        found = measure(answers)
+        runs.setdefault((side.name, concurrent), []).append(found)
+        first = answers if first is None else first
+        print(
+            f"{side.name} at {concurrent or 'replay'}: {found.tokens_per_s:.1f} tokens/s "
+            f"(load {os.getloadavg()[0]:.1f}{alike(first, answers)})",
+            flush=True,
+        )
 
 
 def alike(reference: Sequence[Answer], answers: Sequence[Answer]) -> str:

@@ -20,6 +20,7 @@ class GrpcSide:
 
     def __init__(self, name: str, stream: GenerateStream) -> None:
         self.name = name
+        self.takes_arrivals = True
         self.versions: Mapping[str, str] = {}
         self._stream = stream
         self._number = count()

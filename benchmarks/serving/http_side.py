@@ -28,6 +28,7 @@ class HttpSide:
     name: str
     address: str
     model: str
+    takes_arrivals: bool = True
     versions: Mapping[str, str] = field(default_factory=dict)
 
     async def run(self, asks: Sequence[Ask]) -> list[Answer]:

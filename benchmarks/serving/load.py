@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 # Ids above belong to control tokens in the models we serve; a prompt of text has none.
-_ORDINARY = 0.9
+ORDINARY = 0.9
+
+# In place of a number of concurrent requests, for a replay of real arrivals.
+REPLAY = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,11 @@ class Side(Protocol):
     @property
     def versions(self) -> Mapping[str, str]: ...
 
+    @property
+    def takes_arrivals(self) -> bool:
+        """Whether requests may come while others run; else they must all come together."""
+        ...
+
     async def run(self, asks: Sequence[Ask]) -> list[Answer]:
         """Answers in the order of the asks; raises what went wrong."""
         ...
@@ -54,7 +62,7 @@ def batch(
 ) -> list[Ask]:
     """Requests that arrive together. Other seeds share no prefix, so that no cache helps."""
     draw = random.Random(seed)
-    highest = int(vocab_size * _ORDINARY)
+    highest = int(vocab_size * ORDINARY)
     return [
         Ask(
             prompt=tuple(draw.randrange(highest) for _ in range(prompt_tokens)),

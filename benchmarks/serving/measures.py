@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby, pairwise
 from statistics import median
 
 from benchmarks.serving.load import Answer
@@ -46,13 +47,10 @@ def middle(runs: Sequence[Measures]) -> Measures:
 
 
 def _gaps(times: Sequence[float]) -> list[float]:
+    messages = [(time, len(list(tokens))) for time, tokens in groupby(times)]
     gaps: list[float] = []
-    earlier, together = times[0], 0
-    for time in times[1:]:
-        together += 1
-        if time > earlier:
-            gaps += [(time - earlier) / together] * together
-            earlier, together = time, 0
+    for (earlier, _), (time, tokens) in pairwise(messages):
+        gaps += [(time - earlier) / tokens] * tokens
     return gaps
 
 

@@ -20,15 +20,19 @@ _RUN_S = 1200.0
 
 @dataclass(frozen=True, kw_only=True)
 class Peer:
-    """own: whether the engine lives in the virtual environment of the peers."""
+    """own: whether the engine lives in the virtual environment of the peers.
+
+    takes_arrivals: whether requests may come while others run.
+    """
 
     script: str
     own: bool
+    takes_arrivals: bool = True
     arguments: tuple[str, ...] = ()
 
 
 PEERS: Mapping[str, Peer] = {
-    "transformers": Peer(script="transformers_engine.py", own=False),
+    "transformers": Peer(script="transformers_engine.py", own=False, takes_arrivals=False),
     "vllm": Peer(script="vllm_engine.py", own=True),
     "vllm-eager": Peer(script="vllm_engine.py", own=True, arguments=("--eager",)),
 }
@@ -41,6 +45,7 @@ class PeerSide:
         self, name: str, process: asyncio.subprocess.Process, versions: Mapping[str, str]
     ) -> None:
         self.name = name
+        self.takes_arrivals = PEERS[name].takes_arrivals
         self.versions = versions
         self._process = process
 

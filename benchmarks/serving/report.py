@@ -32,7 +32,7 @@ def table(rounds: Rounds) -> str:
         ttft = ", ".join(f"{value:.1f}" for value in mid.ttft_ms.values())
         itl = ", ".join(f"{value:.2f}" for value in mid.itl_ms.values())
         lines.append(
-            f"| {side} | {concurrent} | {mid.tokens_per_s:.1f} "
+            f"| {side} | {concurrent or 'replay'} | {mid.tokens_per_s:.1f} "
             f"({min(speeds):.1f} to {max(speeds):.1f}) | {ttft} | {itl} |"
         )
     return "\n".join(lines)
@@ -62,7 +62,7 @@ def ratio_lines(rounds: Rounds) -> str:
     lines = []
     for other in sides[1:]:
         found = [
-            f"{ratio(rounds, sides[0], other, concurrent):.2f} at {concurrent}"
+            f"{ratio(rounds, sides[0], other, concurrent):.2f} at {concurrent or 'replay'}"
             for side, concurrent in rounds
             if side == other
         ]
@@ -85,7 +85,12 @@ def write_json(
         "hardware": hardware(),
         "versions": {"python": platform.python_version(), **_versions(), "peers": peers},
         "settings": settings,
-        "work": asdict(work),
+        "work": {
+            "prompt_tokens": work.prompt_tokens,
+            "max_tokens": work.max_tokens,
+            "rounds": work.rounds,
+            "replayed_requests": len(work.replay),
+        },
         "load": list(load),
         "rounds": [
             {"side": side, "concurrent": concurrent, "runs": [asdict(run) for run in runs]}
