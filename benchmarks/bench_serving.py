@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,6 +19,7 @@ from benchmarks.serving.grpc_side import grpc_side
 from benchmarks.serving.http_side import HttpSide
 from benchmarks.serving.load import Side
 from benchmarks.serving.peer_side import PEERS, peer_side
+from benchmarks.serving.quiet import Quiet
 from benchmarks.serving.replay import Scale, replay
 from benchmarks.serving.report import bar_lines, bars, ratio_lines, table, write_json
 from kimi_k2.config import ModelConfig
@@ -72,8 +74,12 @@ def main() -> int:
 async def _measure(
     arguments: argparse.Namespace, only: Sequence[str], work: Work
 ) -> tuple[Rounds, Peers]:
+    quiet = Quiet(wait_s=arguments.quiet_wait, tries=arguments.quiet_tries)
+    stop = asyncio.current_task()
+    if stop is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.cancel)
     async with _sides(arguments, only) as sides:
-        rounds = await compare(sides, work)
+        rounds = await compare(sides, work, quiet)
     return rounds, {side.name: dict(side.versions) for side in sides if side.versions}
 
 
@@ -134,6 +140,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--router-threads", type=int, default=1)
     add("--worker-threads", type=int, default=1)
     add("--local-threads", type=int, help="of the in-process engine; default: torch's own")
+    add("--quiet-wait", type=float, default=0.0, help="most seconds to wait for a quiet machine")
+    add("--quiet-tries", type=int, default=1, help="runs at most until others leave one alone")
     add("--peers", type=Path, default=Path(".venv-peers"), help="made by `make bench-peers`")
     add("--replay", type=Path, metavar="TRACE", help="replay its arrivals too, scaled down")
     add("--replay-requests", type=int, default=64, help="the first so many of the trace")

@@ -17,15 +17,17 @@ class Measures:
     """One run of one side.
 
     tokens_per_s: all output tokens over the time from the first request to the last token.
+    others: share of all cores that went to processes which are no part of the benchmark.
     ttft_ms, itl_ms: percentile -> milliseconds, over requests and over all gaps between tokens.
     """
 
     tokens_per_s: float
     ttft_ms: dict[int, float]
     itl_ms: dict[int, float]
+    others: float = 0.0
 
 
-def measure(answers: Sequence[Answer]) -> Measures:
+def measure(answers: Sequence[Answer], others: float = 0.0) -> Measures:
     """Tokens that came in one message share the gap before it evenly."""
     began = min(answer.sent_s for answer in answers)
     ended = max(answer.tokens_s[-1] for answer in answers)
@@ -34,6 +36,7 @@ def measure(answers: Sequence[Answer]) -> Measures:
         tokens_per_s=sum(len(answer.tokens_s) for answer in answers) / (ended - began),
         ttft_ms=_percentiles([answer.tokens_s[0] - answer.sent_s for answer in answers]),
         itl_ms=_percentiles(gaps),
+        others=others,
     )
 
 
@@ -43,6 +46,7 @@ def middle(runs: Sequence[Measures]) -> Measures:
         tokens_per_s=median(run.tokens_per_s for run in runs),
         ttft_ms={p: median(run.ttft_ms[p] for run in runs) for p in PERCENTILES},
         itl_ms={p: median(run.itl_ms[p] for run in runs) for p in PERCENTILES},
+        others=median(run.others for run in runs),
     )
 
 
