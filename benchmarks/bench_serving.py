@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.peers.float32_checkpoint import write_float32
+from benchmarks.serving.arguments import SIDES, parser
 from benchmarks.serving.cluster import ClusterShape, cluster, gateway, local_router
 from benchmarks.serving.compare import Rounds, Work, compare
 from benchmarks.serving.grpc_side import grpc_side
@@ -24,19 +25,17 @@ from benchmarks.serving.replay import Scale, replay
 from benchmarks.serving.report import bar_lines, bars, ratio_lines, table, write_json
 from kimi_k2.config import ModelConfig
 
-SIDES = ("cluster", "cluster-http", "in-process", *PEERS)
 _SETTINGS = (
     *("placement", "workers", "micro_batches"),
     *("router_threads", "worker_threads", "local_threads"),
 )
 _QUICK = ("cluster", "in-process")
 Peers = dict[str, dict[str, str]]
-_NANO = Path(__file__).resolve().parents[1] / "models" / "nano-k2"
 
 
 def main() -> int:
     """0: measured; bars that are missed are printed, not a failure."""
-    arguments = _parser().parse_args()
+    arguments = parser().parse_args()
     quick = arguments.quick
     if arguments.plot and not arguments.json:
         sys.exit("bench_serving: --plot draws what --json writes; give both")
@@ -100,8 +99,11 @@ async def _sides(arguments: argparse.Namespace, only: Sequence[str]) -> AsyncIte
             router = await stack.enter_async_context(local_router(model, arguments.local_threads))
             sides.append(await stack.enter_async_context(grpc_side("in-process", router)))
         if others := [name for name in PEERS if name in only]:
-            weights = Path(stack.enter_context(TemporaryDirectory())) / model.name
-            await asyncio.to_thread(write_float32, model, weights)
+            weights = arguments.weights
+            if weights is None:
+                weights = Path(stack.enter_context(TemporaryDirectory())) / model.name
+            if not (weights / "config.json").exists():
+                await asyncio.to_thread(write_float32, model, weights)
             for name in others:
                 sides.append(
                     await stack.enter_async_context(peer_side(name, weights, arguments.peers))
@@ -118,37 +120,6 @@ def _shape(arguments: argparse.Namespace) -> ClusterShape:
         router_threads=arguments.router_threads,
         worker_threads=arguments.worker_threads,
     )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.bench_serving",
-        description="Tokens/s, TTFT and ITL of the cluster and its rivals, in interleaved rounds.",
-        epilog="example: python -m benchmarks.bench_serving --quick --placement 2x2",
-    )
-    add = parser.add_argument
-    add("--model", type=Path, default=_NANO, help="checkpoint directory; default: nano-K2")
-    add("--only", default="", help=f"sides, by commas: {','.join(SIDES)}")
-    add("--quick", action="store_true", help="cluster and in-process, 24 tokens, one round")
-    add("--concurrent", default="", help="requests at a time; default 1,8,32, quick 1,32")
-    add("--prompt-tokens", type=int, default=64)
-    add("--max-tokens", type=int, default=0, help="of each answer; default 128, quick 24")
-    add("--rounds", type=int, default=0, help="default 5, quick 1")
-    add("--placement", default="auto", help="auto, expert-major, layer-major, 2x2 ...")
-    add("--workers", type=int, default=4, help="expert workers of the cluster")
-    add("--micro-batches", type=int, help="in flight; default: the cluster config's")
-    add("--router-threads", type=int, default=1)
-    add("--worker-threads", type=int, default=1)
-    add("--local-threads", type=int, help="of the in-process engine; default: torch's own")
-    add("--quiet-wait", type=float, default=0.0, help="most seconds to wait for a quiet machine")
-    add("--quiet-tries", type=int, default=1, help="runs at most until others leave one alone")
-    add("--peers", type=Path, default=Path(".venv-peers"), help="made by `make bench-peers`")
-    add("--replay", type=Path, metavar="TRACE", help="replay its arrivals too, scaled down")
-    add("--replay-requests", type=int, default=64, help="the first so many of the trace")
-    add("--replay-seconds", type=float, default=60.0, help="their arrivals are pressed into")
-    add("--json", type=Path, help="file to write")
-    add("--plot", type=Path, help="picture of the --json file to write; needs the bench extra")
-    return parser
 
 
 if __name__ == "__main__":
