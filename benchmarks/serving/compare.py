@@ -82,7 +82,7 @@ async def _quietest(
         await until_quiet(quiet)
         before = Moment.now()
         answers = await side.run(asks)
-        found = measure(answers, before.others_since())
+        found = measure(answers, others=before.others_since(), processor_s=before.own_since())
         if best is None or found.others < best[1].others:
             best = answers, found
         if found.others <= quiet.others:
@@ -104,7 +104,8 @@ async def _round(
         runs.setdefault((side.name, concurrent), []).append(found)
         first = answers if first is None else first
         print(
-            f"{side.name} at {concurrent or 'replay'}: {found.tokens_per_s:.1f} tokens/s "
+            f"{side.name} at {concurrent or 'replay'}: {found.tokens_per_s:.1f} tokens/s, "
+            f"{found.processor_ms:.2f} ms of processor a token "
             f"(others {found.others:.0%}{alike(first, answers)})",
             flush=True,
         )

@@ -17,6 +17,7 @@ class Measures:
     """One run of one side.
 
     tokens_per_s: all output tokens over the time from the first request to the last token.
+    processor_ms: processor time of client and side together, an output token.
     others: share of all cores that went to processes which are no part of the benchmark.
     ttft_ms, itl_ms: percentile -> milliseconds, over requests and over all gaps between tokens.
     """
@@ -25,15 +26,23 @@ class Measures:
     ttft_ms: dict[int, float]
     itl_ms: dict[int, float]
     others: float = 0.0
+    processor_ms: float = 0.0
 
 
-def measure(answers: Sequence[Answer], others: float = 0.0) -> Measures:
-    """Tokens that came in one message share the gap before it evenly."""
+def measure(
+    answers: Sequence[Answer], *, others: float = 0.0, processor_s: float = 0.0
+) -> Measures:
+    """Tokens that came in one message share the gap before it evenly.
+
+    processor_s: of client and side over the whole run.
+    """
     began = min(answer.sent_s for answer in answers)
     ended = max(answer.tokens_s[-1] for answer in answers)
     gaps = [gap for answer in answers for gap in _gaps(answer.tokens_s)]
+    tokens = sum(len(answer.tokens_s) for answer in answers)
     return Measures(
-        tokens_per_s=sum(len(answer.tokens_s) for answer in answers) / (ended - began),
+        tokens_per_s=tokens / (ended - began),
+        processor_ms=1e3 * processor_s / tokens,
         ttft_ms=_percentiles([answer.tokens_s[0] - answer.sent_s for answer in answers]),
         itl_ms=_percentiles(gaps),
         others=others,
@@ -47,6 +56,7 @@ def middle(runs: Sequence[Measures]) -> Measures:
         ttft_ms={p: median(run.ttft_ms[p] for run in runs) for p in PERCENTILES},
         itl_ms={p: median(run.itl_ms[p] for run in runs) for p in PERCENTILES},
         others=median(run.others for run in runs),
+        processor_ms=median(run.processor_ms for run in runs),
     )
 
 

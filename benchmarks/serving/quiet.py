@@ -50,6 +50,10 @@ class Moment:
         busy = times.user + times.nice + times.system + times.irq + times.softirq + times.steal
         return cls(at_s=perf_counter(), all_s=busy, own_s=own)
 
+    def own_since(self) -> float:
+        """Processor seconds that this process and what it started took from then to now."""
+        return Moment.now().own_s - self.own_s
+
     def others_since(self) -> float:
         """Share of all cores that others took from then to now."""
         now = Moment.now()

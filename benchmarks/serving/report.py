@@ -23,8 +23,8 @@ def table(rounds: Rounds) -> str:
     """Markdown: medians over the rounds, and the spread of tokens/s."""
     lines = [
         "| side | concurrent | tokens/s (least to most) | TTFT p50, p90, p99 ms "
-        "| ITL p50, p90, p99 ms | others |",
-        "|---|---|---|---|---|---|",
+        "| ITL p50, p90, p99 ms | processor ms a token | others |",
+        "|---|---|---|---|---|---|---|",
     ]
     for (side, concurrent), runs in rounds.items():
         mid = middle(runs)
@@ -34,7 +34,7 @@ def table(rounds: Rounds) -> str:
         lines.append(
             f"| {side} | {concurrent or 'replay'} | {mid.tokens_per_s:.1f} "
             f"({min(speeds):.1f} to {max(speeds):.1f}) | {ttft} | {itl} "
-            f"| {mid.others:.0%} |"
+            f"| {mid.processor_ms:.2f} | {mid.others:.0%} |"
         )
     return "\n".join(lines)
 
