@@ -12,6 +12,7 @@ TORCH_INDEX ?=
 ARGS ?=
 
 BIN := $(VENV)/bin
+PEERS := .venv-peers
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)",/\1/p' pyproject.toml)
 # Named after the pinned version, so that another one is installed when the pin moves.
@@ -20,10 +21,10 @@ PACKAGES := kimi_k2 wire experts_service router_service gateway cluster monitori
 PROTOC = $(BIN)/python -m grpc_tools.protoc -I wire/protos orrery.proto
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format protos protos-check clean
+.PHONY: help serve test check format protos protos-check bench-peers bench-serving clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Variables: VENV=$(VENV) PYTHON=$(PYTHON) TORCH_INDEX=$(TORCH_INDEX) ARGS=$(ARGS)"
 
 serve: $(VENV)/.stamp-run ## install what is needed and serve nano-K2 at http://127.0.0.1:8000
@@ -51,6 +52,12 @@ protos-check: $(VENV)/.stamp-dev
 	&& for file in "$$made"/*; do cmp -s "$$file" "wire/generated/$${file##*/}" \
 	|| { echo "wire/generated/$${file##*/} is out of date: make protos"; exit 1; }; done
 
+bench-peers: $(PEERS)/.stamp ## make the virtual environment of vLLM's CPU build, to compare with
+
+bench-serving: $(VENV)/.stamp-bench $(PEERS)/.stamp ## compare with transformers and vLLM
+	@exec $(BIN)/python -m benchmarks.bench_serving --json benchmarks/results/serving.json \
+	--plot benchmarks/results/serving.png $(ARGS)
+
 clean: ## remove caches and build output, keep the virtual environment
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find $(PACKAGES) tests benchmarks models -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -60,6 +67,15 @@ $(VENV)/.stamp-venv:
 	"or name it with make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "python -m venv failed; on Debian and Ubuntu" \
 	"install the package python3-venv"; exit 1; }
+	@touch $@
+
+# Its media libraries are of no use here; one of them does not load beside a torch for CPU alone.
+$(PEERS)/.stamp: benchmarks/peers/requirements.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip --disable-pip-version-check install \
+	$(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)+cpu
+	$(PEERS)/bin/python -m pip --disable-pip-version-check install -r $<
+	$(PEERS)/bin/python -m pip uninstall --yes torchvision torchaudio torchcodec
 	@touch $@
 
 # torch by itself, before everything that depends on it: only its own index may differ, and a pinned
@@ -74,4 +90,8 @@ $(VENV)/.stamp-run: $(TORCH_STAMP) pyproject.toml
 
 $(VENV)/.stamp-dev: $(VENV)/.stamp-run pyproject.toml
 	$(PIP) install --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.stamp-bench: $(VENV)/.stamp-dev
+	$(PIP) install --editable '.[bench,dev]'
 	@touch $@

@@ -1,0 +1,1 @@
+"""Other engines, each driven in a process of its own."""
