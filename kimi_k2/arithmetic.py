@@ -9,8 +9,8 @@ through it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -36,6 +36,9 @@ class Numerics:
     fingerprint: hash of outputs on canary rows; equal between processes that compute the
         same bits.
     dtype: the activation dtype.
+    segments: (inner size, columns) of a product to the length of the runs of inner elements that
+        it sums one after another, for products whose compiled kernels (`kimi_k2.fma_tiles`)
+        were proven to give the library's bits; the others take the library.
     """
 
     row_quantum: int
@@ -44,6 +47,7 @@ class Numerics:
     dtype: torch.dtype
     device: torch.device
     blocks_at_once: int | None = None
+    segments: Mapping[tuple[int, int], int] = field(default_factory=dict)
 
     def padded(self, rows: int) -> int:
         """The least multiple of the quantum that is at least `rows`."""

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from kimi_k2.arithmetic import Numerics
 from kimi_k2.attention_plan import AttentionPlan, RowBlocks
+from kimi_k2.page_walk import can_walk, walk_pages
 
 
 def paged_attention(
@@ -27,6 +28,8 @@ def paged_attention(
 
     Returns: [rows, heads, value_dim] float32; zeros for padding rows.
     """
+    if can_walk(query.shape[2], value_dim, numerics):
+        return walk_pages(query, pages, value_dim, plan.walk, numerics)
     out = query.new_zeros(*query.shape[:2], value_dim)
     for blocks in plan.blocks:
         result = _attend(query, pages, value_dim, blocks, numerics)

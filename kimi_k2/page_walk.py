@@ -1,0 +1,108 @@
+"""Paged attention by compiled kernels: every block of rows reads its pages where they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from kimi_k2.arithmetic import Numerics
+from kimi_k2.batch import Segment
+from kimi_k2.latent_cache import BLOCK_SIZE
+
+_BLOCK_ROWS = 128
+"""Rows x heads that read a page together: enough for full tiles, few enough for a cache."""
+_SCORES_AT_ONCE = 1 << 20
+"""Elements of the buffer of scores, whatever the contexts' lengths are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageWalk:
+    """blocks: int64 [blocks, 5], see `attention_kernels.page_scores`. table: int64, the segments'
+    block tables one after another."""
+
+    blocks: npt.NDArray[np.int64]
+    table: npt.NDArray[np.int64]
+    heads: int
+
+    @property
+    def spans(self) -> Iterator[tuple[int, int, int]]:
+        """First page, end page and rows x pages of each part of the walk."""
+        rows, pages = self.blocks[:, 1], self.blocks[:, 4]
+        step = max(1, _SCORES_AT_ONCE // (BLOCK_SIZE * int(rows.sum())))
+        for first in range(0, int(pages.max()), step):
+            yield first, first + step, int(rows @ np.clip(pages - first, 0, step))
+
+
+def plan_walk(segments: Sequence[Segment], heads: int) -> PageWalk:
+    """Cuts segments into blocks of consecutive rows."""
+    tokens = max(1, _BLOCK_ROWS // heads)
+    blocks, tables = [], 0
+    for segment in segments:
+        for first in range(0, segment.length, tokens):
+            length = min(tokens, segment.length - first)
+            position = segment.position + first
+            pages = (position + length - 1) // BLOCK_SIZE + 1
+            row = (segment.start + first) * heads
+            blocks.append((row, length * heads, position, tables, pages))
+        tables += len(segment.block_table)
+    table = chain.from_iterable(segment.block_table for segment in segments)
+    return PageWalk(
+        blocks=np.array(blocks, np.int64),
+        table=np.fromiter(table, np.int64, tables),
+        heads=heads,
+    )
+
+
+def walk_pages(
+    query: Tensor, pages: Tensor, value_dim: int, walk: PageWalk, numerics: Numerics
+) -> Tensor:
+    """See `kimi_k2.paged_attention.paged_attention`; the same bits."""
+    from kimi_k2 import attention_kernels as kernels
+
+    scores_segment = numerics.segments[query.shape[2], BLOCK_SIZE]
+    values_segment = numerics.segments[BLOCK_SIZE, value_dim]
+    rows = query.shape[0] * query.shape[1]
+    out = query.new_zeros(rows, value_dim)
+    totals = np.zeros(rows, np.float32)
+    highest = np.full(rows, -np.inf, np.float32)
+    flat_query = query.contiguous().view(rows, -1).numpy()
+    flat_pages = pages.numpy()
+    for first, end, count in walk.spans:
+        span = (first, end, walk.heads)
+        scores = query.new_zeros(numerics.padded(count), BLOCK_SIZE)
+        fades = query.new_zeros(numerics.padded(count))
+        kernels.page_scores(
+            flat_query,
+            flat_pages,
+            walk.blocks,
+            walk.table,
+            span,
+            scores_segment,
+            highest,
+            scores.numpy(),
+            fades.numpy(),
+        )
+        weights = numerics.exp(scores)
+        kernels.page_values(
+            flat_pages,
+            walk.blocks,
+            walk.table,
+            span,
+            values_segment,
+            weights.numpy(),
+            weights.sum(-1).numpy(),
+            numerics.exp(fades).numpy(),
+            totals,
+            out.numpy(),
+        )
+    return out.view(query.shape[0], query.shape[1], value_dim)
+
+
+def can_walk(latent_dim: int, value_dim: int, numerics: Numerics) -> bool:
+    needed = ((latent_dim, BLOCK_SIZE), (BLOCK_SIZE, value_dim))
+    return all(shape in numerics.segments for shape in needed)
