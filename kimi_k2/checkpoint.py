@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -73,9 +73,15 @@ class Checkpoint:
                 self._check(self._expert_tensors(layer, expert))
 
     def router_weights(
-        self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+        self,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        arrange: Callable[[Tensor], Tensor] = lambda weight: weight,
     ) -> RouterWeights:
         """Everything but the routed experts, in the activation dtype; the gate in float32.
+
+        Args:
+            arrange: see `kimi_k2.weights.router_weights`.
 
         Raises:
             CheckpointError: names a tensor that is missing, truncated, or of the wrong kind.
@@ -83,9 +89,8 @@ class Checkpoint:
         specs = router_tensors(self.config)
         self._check(specs)
         stored = {name: self._stack([name]) for name in specs}
-        return router_weights(
-            self.config, {name: tensor[0] for name, tensor in stored.items()}, dtype, device
-        )
+        tensors = {name: tensor[0] for name, tensor in stored.items()}
+        return router_weights(self.config, tensors, dtype, device, arrange)
 
     def expert_weights(
         self,

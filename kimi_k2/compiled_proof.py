@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -15,9 +15,10 @@ from kimi_k2.config import ModelConfig
 from kimi_k2.expert_ffn import ExpertWeights, expert_ffn
 from kimi_k2.latent_cache import BLOCK_SIZE
 from kimi_k2.paged_attention import paged_attention
+from kimi_k2.self_test import ProductShape, product_shapes
 
-_MAX_WEIGHTS = 1 << 22
-"""Larger products are proven with fewer columns, to bound start-up time."""
+_MAX_WEIGHTS = 1 << 26
+"""The network of larger experts is trusted from its products, to bound start-up time."""
 _EXPERT_LOADS = (1, 21, 0, 7, 2)
 _LENGTHS = (256, 192, 128, 320, 384, 448, 512)
 
@@ -30,51 +31,47 @@ def with_kernels(numerics: Numerics, config: ModelConfig) -> Numerics:
     """
     if numerics.device.type != "cpu" or numerics.dtype != torch.float32:
         return numerics
-    hidden, width = config.hidden_size, config.moe_intermediate_size
-    experts = _segments([(hidden, 2 * width), (width, hidden)], numerics)
-    if _experts_differ(replace(numerics, segments=experts), config):
-        experts = {}
-    pages = [(config.latent_dim, BLOCK_SIZE), (BLOCK_SIZE, config.kv_lora_rank)]
-    attention = _segments(pages, numerics)
-    if _attention_differs(replace(numerics, segments=attention), config):
-        attention = {}
-    return replace(numerics, segments={**experts, **attention})
+    segments = _segments(config, numerics)
+    proven = replace(numerics, segments=segments)
+    if _experts_differ(proven, config) or _attention_differs(proven, config):
+        return numerics
+    return proven
 
 
-def _segments(
-    shapes: Iterable[tuple[int, int]], numerics: Numerics
-) -> Mapping[tuple[int, int], int]:
-    """Empty unless there is a segment for every shape."""
-    found = {}
-    for inner, columns in shapes:
-        segment = _segment(inner, min(columns, max(1, _MAX_WEIGHTS // inner)), numerics)
-        if segment is None:
-            return {}
-        found[inner, columns] = segment
-    return found
+def _segments(config: ModelConfig, numerics: Numerics) -> Mapping[tuple[int, int], int]:
+    """Of the products that have one; two products of one size must agree."""
+    found: dict[tuple[int, int], int | None] = {}
+    for shape in product_shapes(config):
+        segment = _segment(shape, numerics)
+        key = (shape.inner, shape.columns)
+        found[key] = segment if found.get(key, segment) == segment else None
+    return {key: segment for key, segment in found.items() if segment is not None}
 
 
-def _segment(inner: int, columns: int, numerics: Numerics) -> int | None:
-    from kimi_k2.fma_tiles import product
+def _segment(shape: ProductShape, numerics: Numerics) -> int | None:
+    from kimi_k2.fma_tiles import head_products
 
-    generator = torch.Generator().manual_seed(inner)
-    x = torch.randn(1, numerics.row_quantum, inner, generator=generator)
-    weight = torch.randn(1, inner, columns, generator=generator)
-    wanted = numerics.batched(x, weight)[0]
+    inner, columns, rows = shape.inner, shape.columns, numerics.row_quantum
+    random = _Random(inner)
+    x, weight = random.values(rows, inner), random.values(inner, columns)
+    stored = weight.t().contiguous().t() if shape.transposed else weight
+    if shape.batch is None:
+        wanted = numerics.linear(x, stored.t())
+    else:
+        wanted = numerics.batched(x[None], stored[None])[0]
     parts = {-(-inner // count) for count in range(1, 9)}
     rounded = {-(-part // unit) * unit for part in parts for unit in (1, 8)}
+    found = torch.empty_like(wanted)
     for length in dict.fromkeys((inner, *_LENGTHS, *sorted(rounded))):
-        found = torch.empty_like(wanted)
-        product(
+        head_products(
             x.data_ptr(),
             inner,
-            1,
-            x.shape[1],
+            0,
+            rows,
             weight.data_ptr(),
             columns,
-            columns,
+            1,
             found.data_ptr(),
-            columns,
             inner,
             length,
         )
@@ -84,11 +81,8 @@ def _segment(inner: int, columns: int, numerics: Numerics) -> int | None:
 
 
 def _experts_differ(candidate: Numerics, config: ModelConfig) -> bool:
-    """At the model's hidden size and width, which are cut only where they are very large."""
-    if not candidate.segments:
-        return True
     hidden, width = config.hidden_size, config.moe_intermediate_size
-    if 2 * hidden * width * len(_EXPERT_LOADS) > 1 << 26:
+    if 2 * hidden * width * len(_EXPERT_LOADS) > _MAX_WEIGHTS:
         return False
     random = _Random(candidate.row_quantum)
     weights = ExpertWeights(
@@ -103,8 +97,6 @@ def _experts_differ(candidate: Numerics, config: ModelConfig) -> bool:
 
 
 def _attention_differs(candidate: Numerics, config: ModelConfig) -> bool:
-    if not candidate.segments:
-        return True
     heads = config.num_attention_heads
     random = _Random(candidate.row_quantum)
     pages = random.values(4, BLOCK_SIZE, config.latent_dim)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kimi_k2.arithmetic import Numerics
+from kimi_k2.arithmetic import Numerics, column_major
 
 _MAX_BLOCK_ROWS = 64
 _MAX_GATHERED_BYTES = 8 << 20
@@ -57,38 +57,27 @@ class ExpertWeights:
         )
 
     def as_column_major(self) -> ExpertWeights:
-        return ExpertWeights(
-            gate_up=self.gate_up.transpose(1, 2).contiguous().transpose(1, 2),
-            down=self.down.transpose(1, 2).contiguous().transpose(1, 2),
-        )
+        return ExpertWeights(gate_up=column_major(self.gate_up), down=column_major(self.down))
 
     def take(self, slots: Tensor) -> ExpertWeights:
         """Some of the experts in another order, laid out in memory as these are."""
-        return self._each(lambda weight: weight.index_select(0, slots))
+        return self._change(lambda weight, _: weight.index_select(0, slots), self)
 
     def join(self, other: ExpertWeights) -> ExpertWeights:
         """These experts and then the others, laid out in memory as these are."""
-        if self.column_major:
-            return ExpertWeights(
-                gate_up=torch.cat(
-                    (self.gate_up.transpose(1, 2), other.gate_up.transpose(1, 2))
-                ).transpose(1, 2),
-                down=torch.cat((self.down.transpose(1, 2), other.down.transpose(1, 2))).transpose(
-                    1, 2
-                ),
-            )
-        return ExpertWeights(
-            gate_up=torch.cat((self.gate_up, other.gate_up)),
-            down=torch.cat((self.down, other.down)),
-        )
+        return self._change(lambda a, b: torch.cat((a, b)), other)
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> ExpertWeights:
-        if self.column_major:
-            return ExpertWeights(
-                gate_up=change(self.gate_up.transpose(1, 2)).transpose(1, 2),
-                down=change(self.down.transpose(1, 2)).transpose(1, 2),
-            )
-        return ExpertWeights(gate_up=change(self.gate_up), down=change(self.down))
+    def _change(
+        self, change: Callable[[Tensor, Tensor], Tensor], other: ExpertWeights
+    ) -> ExpertWeights:
+        def changed(a: Tensor, b: Tensor) -> Tensor:
+            if self.column_major:
+                return change(a.transpose(1, 2), b.transpose(1, 2)).transpose(1, 2)
+            return change(a, b)
+
+        return ExpertWeights(
+            gate_up=changed(self.gate_up, other.gate_up), down=changed(self.down, other.down)
+        )
 
     @property
     def nbytes(self) -> int:

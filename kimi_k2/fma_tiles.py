@@ -171,3 +171,23 @@ def product(
                 _1x1(x, a_row, a_column, right, b_row, y, c_row, inner, segment)
                 row += 1
         column += 64 if left >= 64 else 16 if left >= 16 else 4 if left >= 4 else 1
+
+
+@compiled
+def head_products(
+    x: int,
+    x_row: int,
+    x_head: int,
+    rows: int,
+    weight: int,
+    columns: int,
+    heads: int,
+    out: int,
+    inner: int,
+    segment: int,
+) -> None:
+    """out [rows, heads, columns] = x [rows, heads, inner] times weight [heads, inner, columns]."""
+    for head in range(heads):
+        a, b = x + 4 * head * x_head, weight + 4 * head * inner * columns
+        c, c_row = out + 4 * head * columns, heads * columns
+        product(a, x_row, 1, rows, b, columns, columns, c, c_row, inner, segment)

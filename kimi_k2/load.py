@@ -23,7 +23,7 @@ def load_router_model(
     checkpoint = Checkpoint(path)
     checkpoint.check()
     numerics = prove_numerics(checkpoint.config, dtype, device)
-    weights = checkpoint.router_weights(numerics.dtype, numerics.device)
+    weights = checkpoint.router_weights(numerics.dtype, numerics.device, numerics.arrange)
     return Model(checkpoint.config, weights, numerics)
 
 

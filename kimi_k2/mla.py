@@ -77,12 +77,12 @@ class LatentAttention:
         latents = self.latents(x, weights, rotation)
         cache.write(layer, plan.slots, latents[: plan.slots.shape[0]])
         nope, rope = self.queries(x, weights.query, rotation)
-        absorbed = self._per_head(nope, weights.absorb_k)
+        absorbed = self.numerics.per_head(nope, weights.absorb_k)
         query = torch.cat((absorbed.float(), rope), dim=-1) * self.softmax_scale
         attended = paged_attention(
             query, cache.pages[layer], self.config.kv_lora_rank, plan, self.numerics
         )
-        values = self._per_head(attended.to(x.dtype), weights.absorb_v.transpose(1, 2))
+        values = self.numerics.per_head(attended.to(x.dtype), weights.absorb_v.transpose(1, 2))
         return self.numerics.linear(values.flatten(1), weights.o_proj)
 
     def latents(self, x: Tensor, weights: AttentionWeights, rotation: Rotation) -> Tensor:
@@ -119,7 +119,3 @@ class LatentAttention:
         return inverse_frequencies(
             config.qk_rope_head_dim, config.rope_theta, config.rope_scaling
         ).to(self.numerics.device)
-
-    def _per_head(self, x: Tensor, weight: Tensor) -> Tensor:
-        """x [rows, heads, in] times weight [heads, in, out]: [rows, heads, out]."""
-        return self.numerics.batched(x.transpose(0, 1).contiguous(), weight).transpose(0, 1)
