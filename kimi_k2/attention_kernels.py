@@ -1,134 +1,119 @@
-"""Compiled paged attention: keys and values are read where they lie, up to the last one seen."""
+"""Compiled paged attention: a page is read once, where it lies, up to the last key seen."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from kimi_k2.exponential import exp2
 from kimi_k2.fma_tiles import Floats, Indices, product
 from kimi_k2.jit import compiled
 
+_LANES = 8
+_VECTORS = 4
+
 
 @compiled
-def page_scores(
+def attend(
     query: Floats,
     pages: Floats,
     blocks: Indices,
     table: Indices,
-    span: tuple[int, int, int],
-    segment: int,
-    highest: Floats,
-    scores: Floats,
-    fades: Floats,
+    heads: int,
+    segments: tuple[int, int],
+    out: Floats,
 ) -> None:
-    """What is to be exponentiated for each row of each block and each page of a range.
+    """Softmax attention to the base 2, page after page.
 
     Args:
         query: [T * heads, latent]. pages: [num_blocks, page, latent].
         blocks: [blocks, 5]: first row, rows, position of the first, start in `table`, pages.
-        span: first page, the page after the last, heads.
-        highest: [T * heads], each row's greatest score so far; updated.
-        scores: [rows x pages, page], out: less the greatest; -inf for keys a row may not see.
-        fades: [rows x pages], out: by how much the greatest grew, negative.
+        segments: of the product with keys and of the one with values.
+        out: [T * heads, value_dim]; rows of no block are left alone.
     """
-    first_page, end_page, heads = span
     page_size, latent = pages.shape[1], pages.shape[2]
-    longest = 0
+    value_dim = out.shape[1]
+    longest = 4
     for block in range(blocks.shape[0]):
-        longest = max(longest, blocks[block, 1])
-    wide = (longest + 3) // 4 * 4
-    turned = np.zeros((latent, wide), np.float32)
-    products = np.empty((page_size, wide), np.float32)
-    at = 0
+        longest = max(longest, (blocks[block, 1] + 3) // 4 * 4)
+    turned = np.zeros((latent, longest), np.float32)
+    scores = np.empty((page_size, longest), np.float32)
+    weights = np.empty((longest, page_size), np.float32)
+    values = np.empty((longest, value_dim), np.float32)
+    highest = np.empty(longest, np.float32)
+    totals = np.empty(longest, np.float32)
+    fades = np.empty(longest, np.float32)
     for block in range(blocks.shape[0]):
         start, rows, position, tables, count = blocks[block]
-        if count <= first_page:
-            continue
+        wide = (rows + 3) // 4 * 4
+        highest[:] = -np.inf
+        totals[:] = 0
+        out[start : start + rows] = 0
         for row in range(rows):
             for k in range(latent):
                 turned[k, row] = query[start + row, k]
-        for page in range(first_page, min(end_page, count)):
+        for page in range(count):
             before = position - page * page_size
             keys = min(page_size, before + (rows - 1) // heads + 1)
+            memory = pages[table[tables + page]].ctypes.data
             product(
-                pages[table[tables + page]].ctypes.data,
+                memory,
                 latent,
                 1,
                 keys,
                 turned.ctypes.data,
+                longest,
                 wide,
-                (rows + 3) // 4 * 4,
-                products.ctypes.data,
-                wide,
+                scores.ctypes.data,
+                longest,
                 latent,
-                segment,
+                segments[0],
             )
             for row in range(rows):
-                visible = min(page_size, before + row // heads + 1)
-                most = highest[start + row]
+                visible = max(0, min(page_size, before + row // heads + 1))
+                most = highest[row]
                 for key in range(visible):
-                    most = max(most, products[key, row])
+                    weights[row, key] = scores[key, row]
+                    most = max(most, scores[key, row])
                 for key in range(visible):
-                    scores[at, key] = products[key, row] - most
-                for key in range(max(0, visible), page_size):
-                    scores[at, key] = -np.inf
-                fades[at] = highest[start + row] - most
-                highest[start + row] = most
-                at += 1
-
-
-@compiled
-def page_values(
-    pages: Floats,
-    blocks: Indices,
-    table: Indices,
-    span: tuple[int, int, int],
-    segment: int,
-    weights: Floats,
-    sums: Floats,
-    fades: Floats,
-    totals: Floats,
-    out: Floats,
-) -> None:
-    """Merges the pages of a range in their order into each row's result.
-
-    Args:
-        weights, sums, fades: exponentials of `scores`, their sums, exponentials of `fades`.
-        totals: [T * heads], sums of weights so far; updated.
-        out: [T * heads, value_dim], updated; divided by `totals` after a block's last page.
-    """
-    first_page, end_page, heads = span
-    page_size, latent = pages.shape[1], pages.shape[2]
-    value_dim = out.shape[1]
-    longest = 0
-    for block in range(blocks.shape[0]):
-        longest = max(longest, blocks[block, 1])
-    values = np.empty((longest, value_dim), np.float32)
-    at = 0
-    for block in range(blocks.shape[0]):
-        start, rows, position, tables, count = blocks[block]
-        for page in range(first_page, min(end_page, count)):
-            keys = min(page_size, position - page * page_size + (rows - 1) // heads + 1)
+                    weights[row, key] = exp2(weights[row, key] - most)
+                weights[row, visible:] = 0
+                fades[row] = exp2(highest[row] - most)
+                highest[row] = most
+                totals[row] = totals[row] * fades[row] + _sum(weights[row])
             product(
-                weights[at:].ctypes.data,
+                weights.ctypes.data,
                 page_size,
                 1,
                 rows,
-                pages[table[tables + page]].ctypes.data,
+                memory,
                 latent,
                 value_dim,
                 values.ctypes.data,
                 value_dim,
                 keys,
-                segment,
+                segments[1],
             )
             for row in range(rows):
-                fade = fades[at]
-                totals[start + row] = totals[start + row] * fade + sums[at]
                 for column in range(value_dim):
-                    faded = out[start + row, column] * fade
+                    faded = out[start + row, column] * fades[row]
                     out[start + row, column] = faded + values[row, column]
-                at += 1
-        if first_page < count <= end_page:
-            for row in range(start, start + rows):
-                for column in range(value_dim):
-                    out[row, column] /= totals[row]
+        for row in range(rows):
+            for column in range(value_dim):
+                out[start + row, column] /= totals[row]
+
+
+@compiled
+def _sum(x: Floats) -> np.float32:
+    """In the library's order: vectors dealt out to four sums, those added, then the lanes."""
+    lanes = np.zeros((_VECTORS, _LANES), np.float32)
+    for first in range(0, x.shape[0], _VECTORS * _LANES):
+        for vector in range(_VECTORS):
+            for lane in range(_LANES):
+                lanes[vector, lane] += x[first + vector * _LANES + lane]
+    total = np.float32(0)
+    for lane in range(_LANES):
+        one = lanes[0, lane]
+        for vector in range(1, _VECTORS):
+            one += lanes[vector, lane]
+        total += one
+    return total

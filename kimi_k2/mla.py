@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import log
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from kimi_k2.paged_attention import paged_attention
 from kimi_k2.weights import AttentionWeights, QueryWeights
 from kimi_k2.yarn import inverse_frequencies
 
+_LOG2_E = 1.0 / log(2.0)
+"""Makes a softmax to the base 2 one to the base e."""
 LATENT_NORM_EPS = 1e-6
 """Of q_a_layernorm and kv_a_layernorm: fixed in the published model code, whatever
 `rms_norm_eps` says."""
@@ -78,7 +81,7 @@ class LatentAttention:
         cache.write(layer, plan.slots, latents[: plan.slots.shape[0]])
         nope, rope = self.queries(x, weights.query, rotation)
         absorbed = self.numerics.per_head(nope, weights.absorb_k)
-        query = torch.cat((absorbed.float(), rope), dim=-1) * self.softmax_scale
+        query = torch.cat((absorbed.float(), rope), dim=-1) * (self.softmax_scale * _LOG2_E)
         attended = paged_attention(
             query, cache.pages[layer], self.config.kv_lora_rank, plan, self.numerics
         )

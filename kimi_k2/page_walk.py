@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -16,26 +16,16 @@ from kimi_k2.latent_cache import BLOCK_SIZE
 
 _BLOCK_ROWS = 128
 """Rows x heads that read a page together: enough for full tiles, few enough for a cache."""
-_SCORES_AT_ONCE = 1 << 20
-"""Elements of the buffer of scores, whatever the contexts' lengths are."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PageWalk:
-    """blocks: int64 [blocks, 5], see `attention_kernels.page_scores`. table: int64, the segments'
+    """blocks: int64 [blocks, 5], see `attention_kernels.attend`. table: int64, the segments'
     block tables one after another."""
 
     blocks: npt.NDArray[np.int64]
     table: npt.NDArray[np.int64]
     heads: int
-
-    @property
-    def spans(self) -> Iterator[tuple[int, int, int]]:
-        """First page, end page and rows x pages of each part of the walk."""
-        rows, pages = self.blocks[:, 1], self.blocks[:, 4]
-        step = max(1, _SCORES_AT_ONCE // (BLOCK_SIZE * int(rows.sum())))
-        for first in range(0, int(pages.max()), step):
-            yield first, first + step, int(rows @ np.clip(pages - first, 0, step))
 
 
 def plan_walk(segments: Sequence[Segment], heads: int) -> PageWalk:
@@ -64,45 +54,24 @@ def walk_pages(
     """See `kimi_k2.paged_attention.paged_attention`; the same bits."""
     from kimi_k2 import attention_kernels as kernels
 
-    scores_segment = numerics.segments[query.shape[2], BLOCK_SIZE]
-    values_segment = numerics.segments[BLOCK_SIZE, value_dim]
+    keys, values = _products(query.shape[2], value_dim)
     rows = query.shape[0] * query.shape[1]
     out = query.new_zeros(rows, value_dim)
-    totals = np.zeros(rows, np.float32)
-    highest = np.full(rows, -np.inf, np.float32)
-    flat_query = query.contiguous().view(rows, -1).numpy()
-    flat_pages = pages.numpy()
-    for first, end, count in walk.spans:
-        span = (first, end, walk.heads)
-        scores = query.new_zeros(numerics.padded(count), BLOCK_SIZE)
-        fades = query.new_zeros(numerics.padded(count))
-        kernels.page_scores(
-            flat_query,
-            flat_pages,
-            walk.blocks,
-            walk.table,
-            span,
-            scores_segment,
-            highest,
-            scores.numpy(),
-            fades.numpy(),
-        )
-        weights = numerics.exp(scores)
-        kernels.page_values(
-            flat_pages,
-            walk.blocks,
-            walk.table,
-            span,
-            values_segment,
-            weights.numpy(),
-            weights.sum(-1).numpy(),
-            numerics.exp(fades).numpy(),
-            totals,
-            out.numpy(),
-        )
+    kernels.attend(
+        query.contiguous().view(rows, -1).numpy(),
+        pages.numpy(),
+        walk.blocks,
+        walk.table,
+        walk.heads,
+        (numerics.segments[keys], numerics.segments[values]),
+        out.numpy(),
+    )
     return out.view(query.shape[0], query.shape[1], value_dim)
 
 
 def can_walk(latent_dim: int, value_dim: int, numerics: Numerics) -> bool:
-    needed = ((latent_dim, BLOCK_SIZE), (BLOCK_SIZE, value_dim))
-    return all(shape in numerics.segments for shape in needed)
+    return all(shape in numerics.segments for shape in _products(latent_dim, value_dim))
+
+
+def _products(latent_dim: int, value_dim: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    return (latent_dim, BLOCK_SIZE), (BLOCK_SIZE, value_dim)
