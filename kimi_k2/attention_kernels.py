@@ -59,7 +59,7 @@ def attend(
                 memory,
                 latent,
                 1,
-                keys,
+                min(page_size, (keys + 15) // 16 * 16),
                 turned.ctypes.data,
                 longest,
                 wide,

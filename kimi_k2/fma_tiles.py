@@ -32,8 +32,11 @@ _INDEX = ir.IntType(64)
 _ARGUMENTS = 9
 
 
-def _tile(rows: int, vectors: int, lanes: int) -> Callable[..., None]:
+def _tile(rows: int, vectors: int, lanes: int, quads: bool = False) -> Callable[..., None]:
     """A function of one tile of `rows` x (`vectors` * `lanes`): C = A B.
+
+    With `quads` the tile has 4 columns, a vector holds 4 rows of them, the inner size and the
+    segment are multiples of 4, and columns of A are adjacent: attention of few heads.
 
     Its arguments, all int64: the address of A, the strides of A's rows and columns, the address
     of B, the stride of B's rows, the address of C, the stride of C's rows, the inner size, the
@@ -44,7 +47,10 @@ def _tile(rows: int, vectors: int, lanes: int) -> Callable[..., None]:
         _typing: Any, a: Any, ar: Any, ac: Any, b: Any, br: Any, c: Any, cr: Any, k: Any, s: Any
     ) -> Any:
         def emit(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            _emit(builder, arguments, rows, vectors, lanes)
+            if quads:
+                _emit_quads(builder, arguments, rows)
+            else:
+                _emit(builder, arguments, rows, vectors, lanes)
             return context.get_dummy_value()
 
         return types.none(*(types.int64,) * _ARGUMENTS), emit
@@ -107,11 +113,68 @@ def _emit(builder: Any, arguments: Any, rows: int, vectors: int, lanes: int) -> 
         builder.store(builder.load(totals[row, vector]), pointer(c, offset, kind), align=4)
 
 
+def _emit_quads(builder: Any, arguments: Any, rows: int) -> None:
+    a, a_row, _, b, b_row, c, c_row, inner, segment = arguments
+    quad, kind = ir.VectorType(_FLOAT, 4), ir.VectorType(_FLOAT, 16)
+    signature = ir.FunctionType(kind, [kind] * 3)
+    fma = cgutils.get_or_insert_function(builder.module, signature, "llvm.fma.v16f32")
+    groups = range(rows // 4)
+    sums = [cgutils.alloca_once(builder, kind) for _ in groups]
+    totals = [cgutils.alloca_once(builder, kind) for _ in groups]
+
+    def pointer(base: Any, offset: Any) -> Any:
+        place = builder.add(base, builder.mul(offset, _INDEX(4)))
+        return builder.inttoptr(place, quad.as_pointer())
+
+    def shuffle(one: Any, other: Any, lanes: list[int]) -> Any:
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)
+        return builder.shuffle_vector(one, other, mask)
+
+    def loop(first: Any, end: Any, step: Any) -> Any:
+        return cgutils.for_range_slice(builder, first, end, step, _INDEX)
+
+    for total in totals:
+        builder.store(ir.Constant(kind, [-0.0] * 16), total)
+    with loop(_INDEX(0), inner, segment) as (first, _):
+        for one in sums:
+            builder.store(ir.Constant(kind, [0.0] * 16), one)
+        end = builder.add(first, segment)
+        end = builder.select(builder.icmp_signed("<", end, inner), end, inner)
+        with loop(first, end, _INDEX(4)) as (k, _):
+            right = []
+            for step in range(4):
+                offset = builder.mul(builder.add(k, _INDEX(step)), b_row)
+                four = builder.load(pointer(b, offset), align=4)
+                right.append(shuffle(four, four, [0, 1, 2, 3] * 4))
+            for group in groups:
+                left = []
+                for row in range(4 * group, 4 * group + 4):
+                    offset = builder.add(builder.mul(_INDEX(row), a_row), k)
+                    left.append(builder.load(pointer(a, offset), align=4))
+                pairs = [shuffle(*left[half : half + 2], list(range(8))) for half in (0, 2)]
+                block = shuffle(*pairs, list(range(16)))
+                one = builder.load(sums[group])
+                for step in range(4):
+                    spread = shuffle(block, block, [4 * (n // 4) + step for n in range(16)])
+                    one = builder.call(fma, [spread, right[step], one])
+                builder.store(one, sums[group])
+        for group in groups:
+            total = builder.load(totals[group])
+            builder.store(builder.fadd(total, builder.load(sums[group])), totals[group])
+    for group in groups:
+        total = builder.load(totals[group])
+        for row in range(4):
+            four = shuffle(total, total, list(range(4 * row, 4 * row + 4)))
+            offset = builder.mul(_INDEX(4 * group + row), c_row)
+            builder.store(four, pointer(c, offset), align=4)
+
+
 _4x64 = _tile(4, 4, 16)
 _2x64 = _tile(2, 4, 16)
 _1x64 = _tile(1, 4, 16)
 _8x16 = _tile(8, 1, 16)
 _1x16 = _tile(1, 1, 16)
+_32x4 = _tile(32, 1, 4, quads=True)
 _16x4 = _tile(16, 1, 4)
 _1x4 = _tile(1, 1, 4)
 _8x1 = _tile(8, 1, 1)
@@ -158,7 +221,10 @@ def product(
                     _1x16(x, a_row, a_column, right, b_row, y, c_row, inner, segment)
                     row += 1
             elif left >= 4:
-                if more >= 16:
+                if more >= 32 and a_column == 1 and inner % 4 == 0 and segment % 4 == 0:
+                    _32x4(x, a_row, a_column, right, b_row, y, c_row, inner, segment)
+                    row += 32
+                elif more >= 16:
                     _16x4(x, a_row, a_column, right, b_row, y, c_row, inner, segment)
                     row += 16
                 else:
