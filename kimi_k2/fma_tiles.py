@@ -151,8 +151,9 @@ def _emit_quads(builder: Any, arguments: Any, rows: int) -> None:
                 for row in range(4 * group, 4 * group + 4):
                     offset = builder.add(builder.mul(_INDEX(row), a_row), k)
                     left.append(builder.load(pointer(a, offset), align=4))
-                pairs = [shuffle(*left[half : half + 2], list(range(8))) for half in (0, 2)]
-                block = shuffle(*pairs, list(range(16)))
+                low = shuffle(left[0], left[1], list(range(8)))
+                high = shuffle(left[2], left[3], list(range(8)))
+                block = shuffle(low, high, list(range(16)))
                 one = builder.load(sums[group])
                 for step in range(4):
                     spread = shuffle(block, block, [4 * (n // 4) + step for n in range(16)])
