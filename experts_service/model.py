@@ -43,7 +43,11 @@ def open_model(worker: WorkerConfig) -> ServedModel:
         store=ExpertStore(
             config.n_routed_experts,
             lambda layer, experts: checkpoint.expert_weights(
-                layer, experts, numerics.dtype, numerics.device
+                layer,
+                experts,
+                numerics.dtype,
+                numerics.device,
+                column_major=bool(numerics.segments),
             ),
         ),
         counts=TokenCounts(config.moe_layers, config.n_routed_experts),

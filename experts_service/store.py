@@ -69,7 +69,7 @@ class ExpertStore:
                 return
             weights = self._load(layer, new)
             if old is not None:
-                weights = _join(old.weights, weights)
+                weights = old.weights.join(weights)
             self._put(layer, (*held, *new), weights)
 
     def remove(self, layer: int, experts: Iterable[int]) -> None:
@@ -96,12 +96,6 @@ class ExpertStore:
         self._layers[layer] = HeldLayer(experts=experts, slots=slots, weights=weights)
 
 
-def _join(a: ExpertWeights, b: ExpertWeights) -> ExpertWeights:
-    return ExpertWeights(
-        gate_up=torch.cat((a.gate_up, b.gate_up)), down=torch.cat((a.down, b.down))
-    )
-
-
 def _take(weights: ExpertWeights, slots: list[int]) -> ExpertWeights:
     index = torch.tensor(slots, device=weights.gate_up.device)
-    return ExpertWeights(gate_up=weights.gate_up[index], down=weights.down[index])
+    return weights.take(index)

@@ -9,8 +9,8 @@ through it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -25,6 +25,12 @@ _VECTOR = 64
 the last step goes through scalar code with other bits."""
 
 
+def column_major(weight: Tensor) -> Tensor:
+    """The same [..., out, in] matrix with the outputs of one input next to each other in memory,
+    as compiled kernels want it."""
+    return weight.transpose(-1, -2).contiguous().transpose(-1, -2)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Numerics:
     """Proven row shapes, and the operations that keep to them.
@@ -36,6 +42,9 @@ class Numerics:
     fingerprint: hash of outputs on canary rows; equal between processes that compute the
         same bits.
     dtype: the activation dtype.
+    segments: (inner size, columns) of a product to the length of the runs of inner elements that
+        it sums one after another, for products whose compiled kernels (`kimi_k2.fma_tiles`)
+        were proven to give the library's bits; the others take the library.
     """
 
     row_quantum: int
@@ -44,6 +53,7 @@ class Numerics:
     dtype: torch.dtype
     device: torch.device
     blocks_at_once: int | None = None
+    segments: Mapping[tuple[int, int], int] = field(default_factory=dict)
 
     def padded(self, rows: int) -> int:
         """The least multiple of the quantum that is at least `rows`."""
@@ -56,9 +66,19 @@ class Numerics:
             return x
         return torch.cat((x, x.new_zeros(missing, *x.shape[1:])))
 
+    def arrange(self, weight: Tensor) -> Tensor:
+        """Lays a matrix [..., out, in] out in memory as the products here are fastest."""
+        return column_major(weight) if self.segments else weight
+
     def linear(self, x: Tensor, weight: Tensor) -> Tensor:
-        """x [rows, in] times weight [out, in] transposed: [rows, out], any number of rows."""
+        """x [rows, in] times weight [out, in] transposed: [rows, out], any number of rows.
+
+        Fastest where the weight's columns are contiguous in memory (`column_major`).
+        """
         rows = x.shape[0]
+        segment = self.segments.get((weight.shape[1], weight.shape[0]))
+        if segment is not None and weight.t().is_contiguous():
+            return self._per_head(x[:, None], weight.t()[None], segment)[:, 0]
         padded = self.pad_rows(x).contiguous()
         if padded.shape[0] <= self.max_rows:
             return F.linear(padded, weight)[:rows]
@@ -73,8 +93,40 @@ class Numerics:
         parts = torch.split(a, self.max_rows, dim=1)
         return torch.cat([torch.bmm(part, b) for part in parts], dim=1)
 
-    def exp(self, x: Tensor) -> Tensor:
-        return self._elementwise(torch.exp, x)
+    def per_head(self, x: Tensor, weight: Tensor) -> Tensor:
+        """x [rows, heads, in] times weight [heads, in, out]: [rows, heads, out].
+
+        `rows` must be a multiple of the quantum.
+        """
+        segment = self.segments.get((weight.shape[1], weight.shape[2]))
+        if segment is not None and weight.is_contiguous():
+            return self._per_head(x, weight, segment)
+        return self.batched(x.transpose(0, 1).contiguous(), weight).transpose(0, 1)
+
+    def _per_head(self, x: Tensor, weight: Tensor, segment: int) -> Tensor:
+        from kimi_k2.fma_tiles import head_products
+
+        rows, heads, inner = x.shape
+        if x.stride(2) != 1:
+            x = x.contiguous()
+        out = x.new_empty(rows, heads, weight.shape[2])
+        head_products(
+            x.data_ptr(),
+            x.stride(0),
+            x.stride(1),
+            rows,
+            weight.data_ptr(),
+            weight.shape[2],
+            heads,
+            out.data_ptr(),
+            inner,
+            segment,
+        )
+        return out
+
+    def exp2(self, x: Tensor) -> Tensor:
+        """Not exp: that one's algorithm is not public, and a compiled kernel has to repeat it."""
+        return self._elementwise(torch.exp2, x)
 
     def sigmoid(self, x: Tensor) -> Tensor:
         return self._elementwise(torch.sigmoid, x)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from kimi_k2.arithmetic import Numerics
 from kimi_k2.batch import Segment
 from kimi_k2.latent_cache import BLOCK_SIZE
+from kimi_k2.page_walk import PageWalk, plan_walk
 
 _BLOCK_ROWS = (32, 128)
 """Rows x heads of blocks of several tokens: the larger makes an efficient product, the smaller
@@ -56,11 +60,25 @@ class RowBlocks:
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionPlan:
-    """positions: [T] int64. slots: [T] int64, where each row's latent goes in the cache."""
+    """positions: [T] int64. slots: [T] int64, where each row's latent goes in the cache.
+
+    One of `blocks` and `walk` is worked out when it is first wanted: which of them, only the
+    attention knows.
+    """
 
     positions: Tensor
     slots: Tensor
-    blocks: tuple[RowBlocks, ...]
+    segments: tuple[Segment, ...]
+    heads: int
+    numerics: Numerics
+
+    @cached_property
+    def blocks(self) -> tuple[RowBlocks, ...]:
+        return _all_blocks(self.segments, self.heads, self.numerics)
+
+    @cached_property
+    def walk(self) -> PageWalk:
+        return plan_walk(self.segments, self.heads)
 
 
 @dataclass(frozen=True)
@@ -75,6 +93,27 @@ class _Block:
 
 
 def plan_attention(segments: Sequence[Segment], heads: int, numerics: Numerics) -> AttentionPlan:
+    """Where the rows of segments are, in the micro-batch and in the cache."""
+    lengths = np.array([segment.length for segment in segments])
+    ends = np.cumsum(lengths)
+    before = np.array([segment.position for segment in segments]) - (ends - lengths)
+    positions = np.arange(ends[-1]) + np.repeat(before, lengths)
+    sizes = [len(segment.block_table) for segment in segments]
+    table = np.fromiter(chain.from_iterable(s.block_table for s in segments), np.int64, sum(sizes))
+    blocks = table[np.repeat(np.cumsum(sizes) - sizes, lengths) + positions // BLOCK_SIZE]
+    slots = blocks * BLOCK_SIZE + positions % BLOCK_SIZE
+    return AttentionPlan(
+        positions=torch.from_numpy(positions).to(numerics.device),
+        slots=torch.from_numpy(slots).to(numerics.device),
+        segments=tuple(segments),
+        heads=heads,
+        numerics=numerics,
+    )
+
+
+def _all_blocks(
+    segments: Sequence[Segment], heads: int, numerics: Numerics
+) -> tuple[RowBlocks, ...]:
     """Splits segments into row blocks and puts blocks of one size and similar context together."""
     sizes = sorted({1, *(max(1, rows // heads) for rows in _BLOCK_ROWS)})
     by_size: dict[int, list[_Block]] = {size: [] for size in sizes}
@@ -83,15 +122,10 @@ def plan_attention(segments: Sequence[Segment], heads: int, numerics: Numerics) 
             length = min(sizes[-1], segment.length - first)
             size = next(size for size in sizes if size >= length)
             by_size[size].append(_Block(segment, first, length))
-    device = numerics.device
-    return AttentionPlan(
-        positions=torch.cat([_range(s.position, s.length) for s in segments]).to(device),
-        slots=torch.cat([_slots(s) for s in segments]).to(device),
-        blocks=tuple(
-            _row_blocks(some, size, heads, numerics)
-            for size, blocks in by_size.items()
-            for some in _batches(blocks)
-        ),
+    return tuple(
+        _row_blocks(some, size, heads, numerics)
+        for size, blocks in by_size.items()
+        for some in _batches(blocks)
     )
 
 
@@ -99,16 +133,6 @@ def _batches(blocks: list[_Block]) -> Iterable[list[_Block]]:
     ordered = sorted(blocks, key=lambda block: -block.page_count)
     for first in range(0, len(ordered), BLOCKS_AT_ONCE):
         yield ordered[first : first + BLOCKS_AT_ONCE]
-
-
-def _range(start: int, length: int) -> Tensor:
-    return torch.arange(start, start + length)
-
-
-def _slots(segment: Segment) -> Tensor:
-    positions = _range(segment.position, segment.length)
-    table = torch.tensor(segment.block_table, dtype=torch.int64)
-    return table[positions // BLOCK_SIZE] * BLOCK_SIZE + positions % BLOCK_SIZE
 
 
 def _row_blocks(blocks: list[_Block], tokens: int, heads: int, numerics: Numerics) -> RowBlocks:

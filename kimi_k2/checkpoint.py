@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -73,9 +73,15 @@ class Checkpoint:
                 self._check(self._expert_tensors(layer, expert))
 
     def router_weights(
-        self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+        self,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        arrange: Callable[[Tensor], Tensor] = lambda weight: weight,
     ) -> RouterWeights:
         """Everything but the routed experts, in the activation dtype; the gate in float32.
+
+        Args:
+            arrange: see `kimi_k2.weights.router_weights`.
 
         Raises:
             CheckpointError: names a tensor that is missing, truncated, or of the wrong kind.
@@ -83,9 +89,8 @@ class Checkpoint:
         specs = router_tensors(self.config)
         self._check(specs)
         stored = {name: self._stack([name]) for name in specs}
-        return router_weights(
-            self.config, {name: tensor[0] for name, tensor in stored.items()}, dtype, device
-        )
+        tensors = {name: tensor[0] for name, tensor in stored.items()}
+        return router_weights(self.config, tensors, dtype, device, arrange)
 
     def expert_weights(
         self,
@@ -93,8 +98,12 @@ class Checkpoint:
         experts: Sequence[int],
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        column_major: bool = False,
     ) -> ExpertWeights:
         """The routed experts of one layer, in slots of the given order.
+
+        Args:
+            column_major: lay them out as compiled kernels want them.
 
         Raises:
             CheckpointError: no such expert, or a tensor that is missing, truncated, or of the
@@ -106,16 +115,15 @@ class Checkpoint:
                 raise CheckpointError(f"the model has no expert {expert} in layer {layer}")
             self._check(self._expert_tensors(layer, expert))
         width, hidden = config.moe_intermediate_size, config.hidden_size
-        gate_up = torch.empty(len(experts), 2 * width, hidden, dtype=dtype, device=device)
-        down = torch.empty(len(experts), hidden, width, dtype=dtype, device=device)
+        weights = ExpertWeights.empty(len(experts), width, hidden, dtype, device, column_major)
         at_once = max(1, _BYTES_AT_ONCE // (3 * width * hidden))
         for first in range(0, len(experts), at_once):
             some = slice(first, first + at_once)
             prefixes = [expert_prefix(layer, expert) for expert in experts[some]]
-            gate_up[some, :width] = self._projection(prefixes, "gate_proj").to(device)
-            gate_up[some, width:] = self._projection(prefixes, "up_proj").to(device)
-            down[some] = self._projection(prefixes, "down_proj").to(device)
-        return ExpertWeights(gate_up=gate_up, down=down)
+            weights.gate_up[some, :width] = self._projection(prefixes, "gate_proj").to(device)
+            weights.gate_up[some, width:] = self._projection(prefixes, "up_proj").to(device)
+            weights.down[some] = self._projection(prefixes, "down_proj").to(device)
+        return weights
 
     def _projection(self, prefixes: Iterable[str], projection: str) -> Tensor:
         names = [prefix + projection for prefix in prefixes]

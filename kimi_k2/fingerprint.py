@@ -18,7 +18,7 @@ from kimi_k2.latent_cache import BLOCK_SIZE
 from kimi_k2.paged_attention import paged_attention
 from kimi_k2.quantization import ExpertFormat
 
-_VERSION = b"orrery numerics 1"
+_VERSION = b"orrery numerics 2"
 _ROWS = 24
 _EXPERTS = 3
 _MAX_COLUMNS = 1024

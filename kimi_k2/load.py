@@ -23,7 +23,7 @@ def load_router_model(
     checkpoint = Checkpoint(path)
     checkpoint.check()
     numerics = prove_numerics(checkpoint.config, dtype, device)
-    weights = checkpoint.router_weights(numerics.dtype, numerics.device)
+    weights = checkpoint.router_weights(numerics.dtype, numerics.device, numerics.arrange)
     return Model(checkpoint.config, weights, numerics)
 
 
@@ -46,7 +46,9 @@ def load_local_experts(
         numerics = prove_numerics(checkpoint.config, dtype, device)
     experts = range(checkpoint.config.n_routed_experts)
     weights = {
-        layer: checkpoint.expert_weights(layer, experts, numerics.dtype, numerics.device)
+        layer: checkpoint.expert_weights(
+            layer, experts, numerics.dtype, numerics.device, column_major=bool(numerics.segments)
+        )
         for layer in checkpoint.config.moe_layers
     }
     return LocalExperts(weights, numerics)

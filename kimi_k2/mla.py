@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import log
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from kimi_k2.paged_attention import paged_attention
 from kimi_k2.weights import AttentionWeights, QueryWeights
 from kimi_k2.yarn import inverse_frequencies
 
+_LOG2_E = 1.0 / log(2.0)
+"""Makes a softmax to the base 2 one to the base e."""
 LATENT_NORM_EPS = 1e-6
 """Of q_a_layernorm and kv_a_layernorm: fixed in the published model code, whatever
 `rms_norm_eps` says."""
@@ -77,12 +80,12 @@ class LatentAttention:
         latents = self.latents(x, weights, rotation)
         cache.write(layer, plan.slots, latents[: plan.slots.shape[0]])
         nope, rope = self.queries(x, weights.query, rotation)
-        absorbed = self._per_head(nope, weights.absorb_k)
-        query = torch.cat((absorbed.float(), rope), dim=-1) * self.softmax_scale
+        absorbed = self.numerics.per_head(nope, weights.absorb_k)
+        query = torch.cat((absorbed.float(), rope), dim=-1) * (self.softmax_scale * _LOG2_E)
         attended = paged_attention(
             query, cache.pages[layer], self.config.kv_lora_rank, plan, self.numerics
         )
-        values = self._per_head(attended.to(x.dtype), weights.absorb_v.transpose(1, 2))
+        values = self.numerics.per_head(attended.to(x.dtype), weights.absorb_v.transpose(1, 2))
         return self.numerics.linear(values.flatten(1), weights.o_proj)
 
     def latents(self, x: Tensor, weights: AttentionWeights, rotation: Rotation) -> Tensor:
@@ -119,7 +122,3 @@ class LatentAttention:
         return inverse_frequencies(
             config.qk_rope_head_dim, config.rope_theta, config.rope_scaling
         ).to(self.numerics.device)
-
-    def _per_head(self, x: Tensor, weight: Tensor) -> Tensor:
-        """x [rows, heads, in] times weight [heads, in, out]: [rows, heads, out]."""
-        return self.numerics.batched(x.transpose(0, 1).contiguous(), weight).transpose(0, 1)

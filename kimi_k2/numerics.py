@@ -8,6 +8,7 @@ import torch
 
 from kimi_k2.arithmetic import Numerics
 from kimi_k2.attention_plan import BLOCKS_AT_ONCE
+from kimi_k2.compiled_proof import with_kernels
 from kimi_k2.config import ModelConfig
 from kimi_k2.errors import ConfigError, NumericsError
 from kimi_k2.fingerprint import fingerprint
@@ -72,7 +73,8 @@ def prove_numerics(
         elif expert_rows_vary(candidate, config):
             refuted.append(f"{quantum} to {max_rows} rows: the experts' network")
         else:
-            return replace(candidate, fingerprint=fingerprint(config, candidate))
+            proven = with_kernels(candidate, config)
+            return replace(proven, fingerprint=fingerprint(config, proven))
     raise NumericsError(
         f"no row quantum makes {dtype} products independent of the batch on {device} with"
         f" {torch.get_num_threads()} threads ({'; '.join(refuted)}); try another thread count"

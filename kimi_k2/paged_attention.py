@@ -13,20 +13,24 @@ from torch.nn import functional as F
 
 from kimi_k2.arithmetic import Numerics
 from kimi_k2.attention_plan import AttentionPlan, RowBlocks
+from kimi_k2.page_walk import can_walk, walk_pages
 
 
 def paged_attention(
     query: Tensor, pages: Tensor, value_dim: int, plan: AttentionPlan, numerics: Numerics
 ) -> Tensor:
-    """Softmax attention of every row over its sequence's latents up to its own position.
+    """Softmax attention to the base 2 of every row over its sequence's latents up to its position.
 
     Args:
-        query: [rows, heads, latent_dim] float32, already scaled; rows may end in padding.
+        query: [rows, heads, latent_dim] float32, already scaled, log2(e) included; rows may end
+            in padding.
         pages: [num_blocks, BLOCK_SIZE, latent_dim], one layer's cache.
         value_dim: the first `value_dim` numbers of a latent row are its value.
 
     Returns: [rows, heads, value_dim] float32; zeros for padding rows.
     """
+    if can_walk(query.shape[2], value_dim, numerics):
+        return walk_pages(query, pages, value_dim, plan.walk, numerics)
     out = query.new_zeros(*query.shape[:2], value_dim)
     for blocks in plan.blocks:
         result = _attend(query, pages, value_dim, blocks, numerics)
@@ -53,8 +57,8 @@ def _attend(
         if step.masked is not None:
             scores.masked_fill_(step.masked, float("-inf"))
         new_highest = torch.maximum(highest[active], scores.amax(-1, keepdim=True))
-        faded = numerics.exp(highest[active] - new_highest)
-        scores = numerics.exp(scores - new_highest)
+        faded = numerics.exp2(highest[active] - new_highest)
+        scores = numerics.exp2(scores - new_highest)
         weight[active] = weight[active] * faded + scores.sum(-1, keepdim=True)
         values = numerics.batched(_fill(scores, filled), keys[..., :value_dim])[active]
         total[active].mul_(faded).add_(values)

@@ -71,20 +71,26 @@ def router_weights(
     stored: Mapping[str, Tensor],
     dtype: torch.dtype,
     device: torch.device | str,
+    arrange: Callable[[Tensor], Tensor] = lambda weight: weight,
 ) -> RouterWeights:
     """Casts and arranges tensors under their checkpoint names.
 
     The gate stays float32: a bfloat16 gate weight is widened, the bias is never cast.
+
+    Args:
+        arrange: lays out in memory every matrix [..., out, in] that rows are multiplied by.
     """
 
     def take(name: str) -> Tensor:
-        return stored[name].to(device=device, dtype=dtype)
+        weight = stored[name].to(device=device, dtype=dtype)
+        return arrange(weight) if weight.dim() > 1 else weight
 
-    embed_tokens = take("model.embed_tokens.weight")
+    embed_tokens = stored["model.embed_tokens.weight"].to(device=device, dtype=dtype)
     return RouterWeights(
         embed_tokens=embed_tokens,
         layers=tuple(
-            _layer(config, layer, stored, take, device) for layer in range(config.num_hidden_layers)
+            _layer(config, layer, stored, take, device, arrange)
+            for layer in range(config.num_hidden_layers)
         ),
         norm=take("model.norm.weight"),
         lm_head=embed_tokens if config.tie_word_embeddings else take("lm_head.weight"),
@@ -97,6 +103,7 @@ def _layer(
     stored: Mapping[str, Tensor],
     take: Callable[[str], Tensor],
     device: torch.device | str,
+    arrange: Callable[[Tensor], Tensor],
 ) -> LayerWeights:
     prefix = f"model.layers.{layer}."
 
@@ -106,24 +113,26 @@ def _layer(
     gate = None
     if layer in config.moe_layers:
         gate = GateWeights(
-            weight=stored[f"{prefix}mlp.gate.weight"].to(device, torch.float32),
+            weight=arrange(stored[f"{prefix}mlp.gate.weight"].to(device, torch.float32)),
             e_score_correction_bias=stored[f"{prefix}mlp.gate.e_score_correction_bias"].to(device),
         )
     mlp = "mlp" if gate is None else "mlp.shared_experts"
     return LayerWeights(
         input_layernorm=part("input_layernorm"),
-        attention=_attention(config, lambda name: part(f"self_attn.{name}")),
+        attention=_attention(config, lambda name: part(f"self_attn.{name}"), arrange),
         post_attention_layernorm=part("post_attention_layernorm"),
         mlp=MlpWeights(
-            gate_up=torch.cat((part(f"{mlp}.gate_proj"), part(f"{mlp}.up_proj"))),
+            gate_up=arrange(torch.cat((part(f"{mlp}.gate_proj"), part(f"{mlp}.up_proj")))),
             down=part(f"{mlp}.down_proj"),
         ),
         gate=gate,
     )
 
 
-def _attention(config: ModelConfig, part: Callable[[str], Tensor]) -> AttentionWeights:
-    kv_b = part("kv_b_proj").view(config.num_attention_heads, -1, config.kv_lora_rank)
+def _attention(
+    config: ModelConfig, part: Callable[[str], Tensor], arrange: Callable[[Tensor], Tensor]
+) -> AttentionWeights:
+    kv_b = part("kv_b_proj").reshape(config.num_attention_heads, -1, config.kv_lora_rank)
     k, v = torch.split(kv_b, [config.qk_nope_head_dim, config.v_head_dim], dim=1)
     low_rank = config.q_lora_rank is not None
     return AttentionWeights(
@@ -135,6 +144,6 @@ def _attention(config: ModelConfig, part: Callable[[str], Tensor]) -> AttentionW
         kv_a_proj_with_mqa=part("kv_a_proj_with_mqa"),
         kv_a_layernorm=part("kv_a_layernorm"),
         absorb_k=k.contiguous(),
-        absorb_v=v.contiguous(),
+        absorb_v=arrange(v.contiguous()),
         o_proj=part("o_proj"),
     )

@@ -26,8 +26,11 @@ def random_model(
     config = ModelConfig.from_dict(config_dict(config_overrides, "float32", preset))
     tensors = random_tensors(config, seed)
     numerics = prove_numerics(config)
-    model = Model(config, router_weights(config, tensors, torch.float32, "cpu"), numerics)
-    return model, LocalExperts(stacked_experts(config, tensors), numerics)
+    weights = router_weights(config, tensors, torch.float32, "cpu", numerics.arrange)
+    experts = stacked_experts(config, tensors)
+    if numerics.segments:
+        experts = {layer: held.as_column_major() for layer, held in experts.items()}
+    return Model(config, weights, numerics), LocalExperts(experts, numerics)
 
 
 def stacked_experts(config: ModelConfig, tensors: Mapping[str, Tensor]) -> dict[int, ExpertWeights]:
