@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -11,13 +11,18 @@ from torch import Tensor
 
 from experts_service.store import HeldLayer
 from kimi_k2.combine import combine
-from kimi_k2.expert_ffn import expert_ffn
+from kimi_k2.expert_ffn import ExpertWeights, expert_ffn
 from kimi_k2.numerics import Numerics
 from wire.frames import DispatchRequest
 
+FeedForward = Callable[[Tensor, Tensor, ExpertWeights, Numerics], Tensor]
+
 
 def compute(
-    requests: Sequence[DispatchRequest], held: HeldLayer, numerics: Numerics
+    requests: Sequence[DispatchRequest],
+    held: HeldLayer,
+    numerics: Numerics,
+    feed_forward: FeedForward = expert_ffn,
 ) -> list[Tensor]:
     """The answer rows of each request, on CPU.
 
@@ -38,7 +43,7 @@ def compute(
     row_of_pair = torch.from_numpy(np.repeat(np.arange(len(counts)), counts)).to(device)
     slots = torch.from_numpy(held.slots[experts]).to(device)
     pairs = x.to(device).index_select(0, row_of_pair)
-    rows = expert_ffn(pairs, slots, held.weights, numerics)
+    rows = feed_forward(pairs, slots, held.weights, numerics)
     rows = _combine_marked(rows, counts, combined, torch.from_numpy(weights).to(device))
 
     sizes = np.where(combined, 1, counts)

@@ -10,7 +10,8 @@ import grpc
 
 from experts_service.admission import Admission
 from experts_service.in_flight import InFlight
-from experts_service.pool import Task, TaskPool
+from experts_service.intake import Intake
+from experts_service.pool import Task
 from monitoring.metrics import WorkerMetrics
 from wire.codec import encode_error
 from wire.envelope import unwrap
@@ -23,17 +24,17 @@ _MAX_IN_FLIGHT = 256
 
 
 class StreamHandler:
-    """Takes frames into the pool and writes the answers, each exactly once.
+    """Takes frames in and writes the answers, each exactly once.
 
     A frame that is refused gets a typed error on the stream, which then goes on.
     """
 
     def __init__(
-        self, admission: Admission, pool: TaskPool, in_flight: InFlight, metrics: WorkerMetrics
+        self, admission: Admission, intake: Intake, in_flight: InFlight, metrics: WorkerMetrics
     ) -> None:
         """`in_flight` counts the requests of all streams."""
         self._admission = admission
-        self._pool = pool
+        self._intake = intake
         self._all = in_flight
         self._mine = InFlight()
         self._metrics = metrics
@@ -64,7 +65,7 @@ class StreamHandler:
             self._answers.put_nowait(_refusal(message, error))
         else:
             arrived = time.perf_counter()
-            self._pool.put(Task(request=request, arrived=arrived, answer=self._answers.put_nowait))
+            self._intake.put(Task(request=request, arrived=arrived, answer=self._answers.put_nowait))
 
     async def _write(self, context: Context) -> None:
         while True:
