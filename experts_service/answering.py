@@ -117,11 +117,10 @@ def _first_missing(task: Task, held: HeldLayer | None) -> int | None:
     experts = task.request.experts
     if held is None:
         return int(experts[0])
-    unknown = experts >= len(held.slots)
-    if unknown.any():
-        return int(experts[unknown][0])
-    absent = held.slots[experts] < 0
-    return int(experts[absent][0]) if absent.any() else None
+    asked = experts.tolist()
+    if held.ids.issuperset(asked):
+        return None
+    return next(expert for expert in asked if expert not in held.ids)
 
 
 def _error(task: Task, code: ErrorCode, text: str, expert: int | None = None) -> bytes:

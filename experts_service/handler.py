@@ -65,7 +65,9 @@ class StreamHandler:
             self._answers.put_nowait(_refusal(message, error))
         else:
             arrived = time.perf_counter()
-            self._intake.put(Task(request=request, arrived=arrived, answer=self._answers.put_nowait))
+            self._intake.put(
+                Task(request=request, arrived=arrived, answer=self._answers.put_nowait)
+            )
 
     async def _write(self, context: Context) -> None:
         while True:

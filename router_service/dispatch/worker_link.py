@@ -16,6 +16,7 @@ from monitoring.metrics import RouterMetrics
 from router_service.dispatch.call import Call
 from router_service.dispatch.fitness import Requirements
 from router_service.dispatch.link_stats import LinkStats
+from router_service.dispatch.open_calls import OpenCalls
 from router_service.dispatch.options import DispatchOptions
 from wire.channels import open_channel
 from wire.clients.expert_worker import ExpertWorkerClient
@@ -59,7 +60,6 @@ class WorkerLink:
         changed: called when `usable` or `held` may have changed.
         """
         self.address = address
-        self.outstanding = 0
         shape = (len(requirements.layers), requirements.n_routed_experts)
         self.held: NDArray[np.bool_] = np.zeros(shape, np.bool_)
         self.wanted: NDArray[np.bool_] = np.zeros(shape, np.bool_)
@@ -72,17 +72,22 @@ class WorkerLink:
         self._refusal: str | None = "it was not reached yet"
         self._strikes = 0
         self._failures = 0
-        self._calls: dict[int, Call] = {}
         self._next_id = 1
         self._outbox: asyncio.Queue[bytes] = asyncio.Queue()
         self._ask_again = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        self._calls = OpenCalls(self._loop, options.deadline_s, self._expire)
         self._retired = False
         self._task = self._loop.create_task(self._stay_connected())
 
     @property
     def usable(self) -> bool:
         return self._refusal is None and not self._retired
+
+    @property
+    def outstanding(self) -> int:
+        """Expert-token pairs on their way."""
+        return self._calls.pairs
 
     @property
     def ended(self) -> bool:
@@ -106,10 +111,7 @@ class WorkerLink:
 
     def send(self, request_id: int, message: bytes, call: Call) -> None:
         """Hands a message over; it leaves when the loop next runs. The link must be usable."""
-        call.sent_at = time.perf_counter()
-        call.timer = self._loop.call_later(self._options.deadline_s, self._expire, request_id)
-        self._calls[request_id] = call
-        self.outstanding += call.pairs
+        self._calls.add(request_id, call)
         self.stats.sent(len(message))
         self._outbox.put_nowait(message)
 
@@ -123,6 +125,7 @@ class WorkerLink:
         self._retired = True
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+        self._calls.stop()
 
     def snapshot(self) -> dict[str, Any]:
         return {
@@ -224,7 +227,7 @@ class WorkerLink:
 
     def _take(self, message: bytes) -> None:
         answer = decode_answer(message)
-        call = self._end(answer.request_id)
+        call = self._calls.end(answer.request_id)
         if call is None:
             if answer.request_id == 0:
                 raise BadFrameError(f"the worker could not read a frame: {answer}")
@@ -256,30 +259,23 @@ class WorkerLink:
         call.failed(error)
 
     def _expire(self, request_id: int) -> None:
-        call = self._end(request_id)
+        call = self._calls.end(request_id)
         if call is not None:
             self._refused(call, DeadlineExceededError(f"no answer in {self._options.deadline_s} s"))
             self._close_if_idle()
-
-    def _end(self, request_id: int) -> Call | None:
-        call = self._calls.pop(request_id, None)
-        if call is not None:
-            self.outstanding -= call.pairs
-            if call.timer is not None:
-                call.timer.cancel()
-        return call
 
     def _lose(self, error: OrreryError) -> None:
         if self.usable:
             _log.warning("worker %s is lost: %s", self.address.worker_id, error)
         self._refusal = f"{error.code}: {error}"
         self._changed()
-        for request_id in list(self._calls):
-            call = self._end(request_id)
+        for request_id in self._calls.ids:
+            call = self._calls.end(request_id)
             if call is not None:
                 self.stats.failed(str(ErrorCode.UNAVAILABLE))
                 call.failed(UnavailableError(str(error)))
 
     def _close_if_idle(self) -> None:
         if self._retired and not self._calls:
+            self._calls.stop()
             self._task.cancel()
