@@ -117,9 +117,7 @@ def unpack_header(message: bytes, *, may_lack_request: bool = False) -> Header:
         raise BadFrameError(
             f"the header announces a body of {body} bytes, it has {len(message) - BODY_START}"
         )
-    return Header(
-        _KINDS[kind], dtype, request_id, term, counter, layer, rows, hidden, pairs, body
-    )
+    return Header(_KINDS[kind], dtype, request_id, term, counter, layer, rows, hidden, pairs, body)
 
 
 def peek_request_id(message: bytes) -> int:

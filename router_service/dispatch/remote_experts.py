@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from functools import partial
@@ -126,9 +125,6 @@ class RemoteExperts:
         )
         flight.start(rows)
         self._tokens.add(index, experts if active is None else experts[rows])
-        # The writers run before this coroutine does again, so the shared expert's arithmetic,
-        # which holds the loop, finds the messages gone.
-        await asyncio.sleep(0)
         return _Pending(flight, x.device)
 
     def is_live(self, layer: int, expert: int) -> bool:

@@ -182,7 +182,9 @@ class RowsInFlight:
             parts.append((rows, values))
         out = torch.zeros(self.x.shape, dtype=self.x.dtype, device=device)
         for done, answer in parts:
-            out.index_copy_(0, torch.tensor(done, dtype=torch.int64, device=device), answer.to(device))
+            out.index_copy_(
+                0, torch.tensor(done, dtype=torch.int64, device=device), answer.to(device)
+            )
         return out
 
     def _combine_here(self, device: torch.device) -> tuple[list[int], Tensor]:

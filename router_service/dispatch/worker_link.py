@@ -31,6 +31,7 @@ from wire.errors import (
     error_for,
 )
 from wire.frames import DispatchReply, ErrorReply
+from wire.outbox import Outbox
 from wire.placement import WorkerAddress
 from wire.services import END_OF_STREAM, dispatch_stream
 from wire.status import error_of
@@ -73,7 +74,7 @@ class WorkerLink:
         self._strikes = 0
         self._failures = 0
         self._next_id = 1
-        self._outbox: asyncio.Queue[bytes] = asyncio.Queue()
+        self._outbox: Outbox | None = None
         self._ask_again = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._calls = OpenCalls(self._loop, options.deadline_s, self._expire)
@@ -110,10 +111,11 @@ class WorkerLink:
         return number
 
     def send(self, request_id: int, message: bytes, call: Call) -> None:
-        """Hands a message over; it leaves when the loop next runs. The link must be usable."""
+        """Hands a message over; the link must be usable."""
         self._calls.add(request_id, call)
         self.stats.sent(len(message))
-        self._outbox.put_nowait(message)
+        if self._outbox is not None:
+            self._outbox.put(message)
 
     def retire(self) -> None:
         """Sends nothing more, and closes once all calls have ended."""
@@ -163,18 +165,17 @@ class WorkerLink:
                 return
             self._failures = 0
             stream = dispatch_stream(channel)(metadata=(("orrery-router", self._router_id),))
-            self._outbox = asyncio.Queue()
-            helpers = [
-                self._loop.create_task(self._write(stream)),
-                self._loop.create_task(self._keep_asking(client, stream)),
-            ]
+            # Whoever reads sees the same end of the stream, and says why.
+            broken = (grpc.aio.AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError)
+            self._outbox = Outbox(stream.write, lambda: None, broken)
+            asking = self._loop.create_task(self._keep_asking(client, stream))
             try:
                 await self._read(stream)
             finally:
                 stream.cancel()
-                for helper in helpers:
-                    helper.cancel()
-                await asyncio.gather(*helpers, return_exceptions=True)
+                self._outbox.close()
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
         raise UnavailableError("the worker ended the stream")
 
     async def _ask(self, client: ExpertWorkerClient) -> None:
@@ -203,15 +204,6 @@ class WorkerLink:
                 self._ask_again.set()
             else:
                 idle = 0
-
-    async def _write(self, stream: Any) -> None:
-        while True:
-            message = await self._outbox.get()
-            try:
-                await stream.write(message)
-            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                # The reader sees the same end, and says why.
-                return
 
     async def _read(self, stream: Any) -> None:
         try:
