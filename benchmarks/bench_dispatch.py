@@ -131,9 +131,7 @@ async def dispatch_round(workers: Peers, config: ModelConfig, rows: int) -> Asyn
         for worker, address in zip(ids, workers.addresses, strict=True)
     }
     owners = {layer: tuple((worker,) for worker in ids) for layer in config.moe_layers}
-    experts.set_placement(
-        Placement(epoch=Epoch(term=1, counter=1), workers=known, owners=owners)
-    )
+    experts.set_placement(Placement(epoch=Epoch(term=1, counter=1), workers=known, owners=owners))
     if not await experts.settled(20.0):
         raise RuntimeError("the workers cannot be used")
     layer = config.moe_layers[0]

@@ -28,7 +28,7 @@ class Outbox:
         """
         self._write = write
         self._written = written
-        self._broken = broken
+        self._ended: tuple[type[BaseException], ...] = (StopIteration, *broken)
         self._waiting: deque[bytes] = deque()
         self._current: Coroutine[Any, Any, None] | None = None
         self._closed = False
@@ -55,7 +55,7 @@ class Outbox:
                 self._current = self._write(self._waiting.popleft())
             try:
                 future = self._current.send(None)
-            except (StopIteration, *self._broken):
+            except self._ended:
                 self._current = None
                 self._written()
             else:
