@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import torch
 from prometheus_client import CollectorRegistry
 
@@ -174,7 +174,7 @@ async def measure(model: Path, workers: int, rows: int, seconds: float) -> Line:
             for _ in range(20):
                 await plain()
                 await ours()
-            pairs = []
+            pairs: list[tuple[Side, Side]] = []
             ends = time.perf_counter() + seconds
             while time.perf_counter() < ends or len(pairs) < 3:
                 pairs.append((await block(plain, 50, echo), await block(ours, 50, real)))

@@ -117,7 +117,7 @@ def _first_missing(task: Task, held: HeldLayer | None) -> int | None:
     experts = task.request.experts
     if held is None:
         return int(experts[0])
-    asked = experts.tolist()
+    asked: list[int] = experts.tolist()
     if held.ids.issuperset(asked):
         return None
     return next(expert for expert in asked if expert not in held.ids)
