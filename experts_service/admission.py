@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import compress
+
 import torch
 
 from experts_service.status import WorkerState, WorkerStatus
@@ -52,7 +54,8 @@ class Admission:
         if request.x.dtype != self._dtype:
             raise BadFrameError(f"rows in {request.x.dtype}, this worker computes {self._dtype}")
         top_k = config.num_experts_per_tok
-        if request.counts.max() > top_k:
-            raise BadFrameError(f"a row asks for {request.counts.max()} experts, most are {top_k}")
-        if (request.counts[request.combine] != top_k).any():
+        counts = request.counts.tobytes()
+        if max(counts) > top_k:
+            raise BadFrameError(f"a row asks for {max(counts)} experts, most are {top_k}")
+        if any(count != top_k for count in compress(counts, request.combine.tobytes())):
             raise BadFrameError(f"a row to combine does not ask for all its {top_k} experts")

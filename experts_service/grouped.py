@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from experts_service.store import HeldLayer
 from kimi_k2.combine import combine
-from kimi_k2.expert_ffn import expert_ffn
+from kimi_k2.expert_ffn import ExpertWeights, expert_ffn
 from kimi_k2.numerics import Numerics
 from wire.frames import DispatchRequest
 
+FeedForward = Callable[[Tensor, Tensor, ExpertWeights, Numerics], Tensor]
+
 
 def compute(
-    requests: Sequence[DispatchRequest], held: HeldLayer, numerics: Numerics
+    requests: Sequence[DispatchRequest],
+    held: HeldLayer,
+    numerics: Numerics,
+    feed_forward: FeedForward = expert_ffn,
 ) -> list[Tensor]:
     """The answer rows of each request, on CPU.
 
@@ -28,34 +33,58 @@ def compute(
     Returns: for each request [N, hidden]; a row that is to be combined gives one row, any other
         one row an expert.
     """
-    device = numerics.device
-    x = torch.cat([request.x for request in requests]) if len(requests) > 1 else requests[0].x
-    counts = np.concatenate([request.counts for request in requests]).astype(np.int64)
-    experts = np.concatenate([request.experts for request in requests])
-    weights = np.concatenate([request.weights for request in requests])
-    combined = np.concatenate([request.combine for request in requests])
-
-    row_of_pair = torch.from_numpy(np.repeat(np.arange(len(counts)), counts)).to(device)
-    slots = torch.from_numpy(held.slots[experts]).to(device)
-    pairs = x.to(device).index_select(0, row_of_pair)
-    rows = expert_ffn(pairs, slots, held.weights, numerics)
-    rows = _combine_marked(rows, counts, combined, torch.from_numpy(weights).to(device))
-
-    sizes = np.where(combined, 1, counts)
-    bounds = np.cumsum([len(request.counts) for request in requests])[:-1]
-    per_request = [int(part.sum()) for part in np.split(sizes, bounds)]
-    return list(torch.split(rows.to("cpu"), per_request))
+    rows = _rows(
+        requests[0] if len(requests) == 1 else _joined(requests), held, numerics, feed_forward
+    )
+    if len(requests) == 1:
+        return [rows]
+    return list(torch.split(rows, [_answer_rows(request) for request in requests]))
 
 
-def _combine_marked(
-    rows: Tensor, counts: NDArray[np.int64], combined: NDArray[np.bool_], weights: Tensor
+def _rows(
+    request: DispatchRequest, held: HeldLayer, numerics: Numerics, feed_forward: FeedForward
 ) -> Tensor:
+    """The answer rows of a request, on CPU."""
+    device = numerics.device
+    x = request.x.to(device)
+    slots = torch.from_numpy(held.slots[request.experts]).to(device)
+    if len(request.experts) > len(request.counts):
+        counts = request.counts.astype(np.int64)
+        row_of_pair = torch.from_numpy(np.repeat(np.arange(len(counts)), counts)).to(device)
+        x = x.index_select(0, row_of_pair)
+    rows = feed_forward(x, slots, held.weights, numerics)
+    return _combine_marked(rows, request).to("cpu")
+
+
+def _joined(requests: Sequence[DispatchRequest]) -> DispatchRequest:
+    """All of them as one, which keeps the first one's id."""
+    return replace(
+        requests[0],
+        x=torch.cat([request.x for request in requests]),
+        counts=np.concatenate([request.counts for request in requests]),
+        experts=np.concatenate([request.experts for request in requests]),
+        weights=np.concatenate([request.weights for request in requests]),
+        combine=np.concatenate([request.combine for request in requests]),
+    )
+
+
+def _answer_rows(request: DispatchRequest) -> int:
+    return int(np.where(request.combine, 1, request.counts).sum())
+
+
+def _combine_marked(rows: Tensor, request: DispatchRequest) -> Tensor:
     """Replaces the expert rows of each marked row by their combination, keeping the order."""
-    if not combined.any():
+    combined = request.combine
+    marked_rows = np.count_nonzero(combined)
+    if marked_rows == 0:
         return rows
-    top_k = int(counts[combined][0])
-    if combined.all():
+    # A copy, since torch does not take arrays that are views of a message.
+    weights = torch.from_numpy(request.weights.copy()).to(rows.device)
+    if marked_rows == len(combined):
+        top_k = int(request.counts[0])
         return combine(rows.view(-1, top_k, rows.shape[1]), weights.view(-1, top_k))
+    counts = request.counts.astype(np.int64)
+    top_k = int(counts[combined][0])
     marked_pairs = np.repeat(combined, counts)
     marked = torch.from_numpy(np.flatnonzero(marked_pairs)).to(rows.device)
     single = torch.from_numpy(np.flatnonzero(~marked_pairs)).to(rows.device)

@@ -2,81 +2,74 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
+from asyncio import CancelledError
 from collections.abc import AsyncIterator
 
 import grpc
 
 from experts_service.admission import Admission
 from experts_service.in_flight import InFlight
-from experts_service.pool import Task, TaskPool
+from experts_service.intake import Intake
+from experts_service.pool import Task
 from monitoring.metrics import WorkerMetrics
 from wire.codec import encode_error
 from wire.envelope import unwrap
 from wire.errors import BadFrameError, OrreryError
 from wire.frames import ErrorReply
 from wire.header import peek_request_id
+from wire.outbox import Outbox
 from wire.services import Context
 
 _MAX_IN_FLIGHT = 256
 
 
 class StreamHandler:
-    """Takes frames into the pool and writes the answers, each exactly once.
+    """Takes frames in and writes the answers, each exactly once.
 
     A frame that is refused gets a typed error on the stream, which then goes on.
     """
 
     def __init__(
-        self, admission: Admission, pool: TaskPool, in_flight: InFlight, metrics: WorkerMetrics
+        self, admission: Admission, intake: Intake, in_flight: InFlight, metrics: WorkerMetrics
     ) -> None:
         """`in_flight` counts the requests of all streams."""
         self._admission = admission
-        self._pool = pool
+        self._intake = intake
         self._all = in_flight
         self._mine = InFlight()
         self._metrics = metrics
-        self._answers: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def run(self, frames: AsyncIterator[bytes], context: Context) -> None:
         """Serves the stream until the router closes it or its connection ends."""
-        writer = asyncio.get_running_loop().create_task(self._write(context))
+        # Where the router is gone, the answer has nobody to go to.
+        answers = Outbox(context.write, self._written, (grpc.aio.BaseError, CancelledError))
         try:
             async for message in frames:
-                self._accept(message)
+                self._accept(message, answers)
                 # Not reading on is what slows a router down that sends more than is computed.
                 await self._mine.below(_MAX_IN_FLIGHT)
             await self._mine.below(1)
         finally:
-            writer.cancel()
-            await asyncio.gather(writer, return_exceptions=True)
+            answers.close()
             # What a lost stream leaves behind must not keep the worker from draining.
             self._all.done(self._mine.count)
 
-    def _accept(self, message: bytes) -> None:
+    def _accept(self, message: bytes, answers: Outbox) -> None:
         self._all.add()
         self._mine.add()
         try:
             request = self._admission.admit(message)
         except OrreryError as error:
             self._metrics.bad_frames.labels(code=str(error.code)).inc()
-            self._answers.put_nowait(_refusal(message, error))
+            answers.put(_refusal(message, error))
         else:
             arrived = time.perf_counter()
-            self._pool.put(Task(request=request, arrived=arrived, answer=self._answers.put_nowait))
+            self._intake.put(Task(request=request, arrived=arrived, answer=answers.put))
 
-    async def _write(self, context: Context) -> None:
-        while True:
-            answer = await self._answers.get()
-            try:
-                await context.write(answer)
-            except grpc.aio.BaseError:
-                # The router is gone: the answer has nobody to go to.
-                continue
-            finally:
-                self._all.done()
-                self._mine.done()
+    def _written(self) -> None:
+        self._all.done()
+        self._mine.done()
 
 
 def _refusal(message: bytes, error: OrreryError) -> bytes:

@@ -32,10 +32,17 @@ class TaskPool:
         self._queues: dict[int, deque[Task]] = {}
         self._changed = threading.Condition()
         self._closed = False
+        self._idle = True
+
+    @property
+    def busy(self) -> bool:
+        """Whether the taker computes, or has something to take."""
+        return not self._idle
 
     def put(self, task: Task) -> None:
         with self._changed:
             self._queues.setdefault(task.request.layer, deque()).append(task)
+            self._idle = False
             self._changed.notify()
 
     def take(self) -> list[Task] | None:
@@ -46,6 +53,7 @@ class TaskPool:
         """
         with self._changed:
             while not self._queues and not self._closed:
+                self._idle = True
                 self._changed.wait()
             if not self._queues:
                 return None

@@ -13,12 +13,14 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from experts_service.admission import Admission
+from experts_service.answering import Answering, Answers
 from experts_service.config import WorkerConfig, check_experts
 from experts_service.handler import StreamHandler
 from experts_service.in_flight import InFlight
+from experts_service.intake import Intake
 from experts_service.model import ServedModel, open_model
 from experts_service.pool import TaskPool
-from experts_service.runtime import Answers, Runtime
+from experts_service.runtime import Runtime
 from experts_service.servicer import Servicer
 from experts_service.status import WorkerState, WorkerStatus
 from kimi_k2.errors import ConfigError, ModelError
@@ -54,6 +56,7 @@ class WorkerService:
         self._in_flight = InFlight()
         self._streams: set[asyncio.Task[Any]] = set()
         self._model: ServedModel | None = None
+        self._intake: Intake | None = None
         self._runtime: Runtime | None = None
         self._stopping = False
         self.failed = asyncio.Event()
@@ -163,10 +166,11 @@ class WorkerService:
         Raises:
             UnavailableError: the worker is still loading.
         """
-        if self._model is None or self._status.state in (WorkerState.LOADING, WorkerState.FAILED):
+        model, intake = self._model, self._intake
+        if model is None or intake is None or self._status.state is WorkerState.FAILED:
             raise UnavailableError(f"the worker is {self._status.state.value}")
-        admission = Admission(self._model.config, self._model.numerics.dtype, self._status)
-        handler = StreamHandler(admission, self._pool, self._in_flight, self._metrics)
+        admission = Admission(model.config, model.numerics.dtype, self._status)
+        handler = StreamHandler(admission, intake, self._in_flight, self._metrics)
         stream = asyncio.current_task()
         if stream is None:
             raise InternalError("a stream is served by a task")
@@ -213,16 +217,11 @@ class WorkerService:
             _log.error("worker %s cannot serve: %s", self._config.worker_id, error)
             self._fail(str(error))
             return
-        self._runtime = Runtime(
-            self._pool,
-            model.store,
-            model.numerics,
-            self._status,
-            model.counts,
-            self._metrics,
-            deliver=self._deliver,
-            died=self._runtime_died,
+        answering = Answering(
+            model.store, model.numerics, self._status, model.counts, self._metrics
         )
+        self._intake = Intake(self._pool, answering, self._runtime_died)
+        self._runtime = Runtime(self._pool, answering, self._deliver, self._runtime_died)
         self._runtime.start()
         if self._status.state is WorkerState.LOADING:
             self._enter(WorkerState.READY)
@@ -238,7 +237,7 @@ class WorkerService:
         self._loop.call_soon_threadsafe(_answer, answers)
 
     def _runtime_died(self) -> None:
-        self._loop.call_soon_threadsafe(self._fail, "the thread of the arithmetic ended")
+        self._loop.call_soon_threadsafe(self._fail, "the arithmetic failed")
 
     def _fail(self, error: str) -> None:
         self._status.error = error

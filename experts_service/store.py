@@ -20,10 +20,12 @@ class HeldLayer:
     """Experts of one layer; never changed, only replaced.
 
     experts: ascending logical ids, in slot order.
+    ids: the same as a set.
     slots: int64 [n_routed_experts], logical id to slot; -1 where not held.
     """
 
     experts: tuple[int, ...]
+    ids: frozenset[int]
     slots: NDArray[np.int64]
     weights: ExpertWeights
 
@@ -93,7 +95,9 @@ class ExpertStore:
             experts = tuple(experts[slot] for slot in order)
         slots = np.full(self._n_routed_experts, -1, np.int64)
         slots[list(experts)] = np.arange(len(experts))
-        self._layers[layer] = HeldLayer(experts=experts, slots=slots, weights=weights)
+        self._layers[layer] = HeldLayer(
+            experts=experts, ids=frozenset(experts), slots=slots, weights=weights
+        )
 
 
 def _take(weights: ExpertWeights, slots: list[int]) -> ExpertWeights:

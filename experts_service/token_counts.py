@@ -16,6 +16,10 @@ class TokenCounts:
         self._counts = {layer: np.zeros(n_routed_experts, np.int64) for layer in layers}
         self._lock = threading.Lock()
 
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return tuple(self._counts)
+
     def add(self, layer: int, experts: NDArray[np.uint16]) -> None:
         """Counts one token for each element; `experts` are logical ids of `layer`."""
         counts = self._counts[layer]

@@ -9,8 +9,11 @@ Layout of a body, each section padded to a multiple of 16 bytes:
 
 from __future__ import annotations
 
+import math
 import struct
 import warnings
+from itertools import accumulate, compress
+from operator import ge
 from typing import Any
 
 import numpy as np
@@ -118,7 +121,12 @@ def decode_request(message: bytes) -> DispatchRequest:
     flags = np.frombuffer(message, np.uint8, header.rows, at_combine)
     experts = np.frombuffer(message, np.uint16, header.pairs, at_experts)
     weights = np.frombuffer(message, np.float32, header.pairs, at_weights)
-    _check_rows(counts, flags, experts, weights)
+    _check_rows(
+        message[at_counts : at_counts + header.rows],
+        message[at_combine : at_combine + header.rows],
+        experts,
+        weights,
+    )
     return DispatchRequest(
         request_id=header.request_id,
         epoch=Epoch(term=header.term, counter=header.counter),
@@ -204,23 +212,22 @@ def _offsets(message: bytes, sizes: tuple[int, ...]) -> list[int]:
 
 
 def _check_rows(
-    counts: NDArray[np.uint8],
-    flags: NDArray[np.uint8],
-    experts: NDArray[np.uint16],
-    weights: NDArray[np.float32],
+    counts: bytes, flags: bytes, experts: NDArray[np.uint16], weights: NDArray[np.float32]
 ) -> None:
-    if counts.min() == 0:
-        raise BadFrameError(f"row {int(counts.argmin())} asks for no expert")
-    ends = np.cumsum(counts, dtype=np.int64)
+    """On plain Python numbers: for a few rows that is much quicker than numpy is."""
+    if 0 in counts:
+        raise BadFrameError(f"row {counts.index(0)} asks for no expert")
+    ends = tuple(accumulate(counts))
     if ends[-1] != len(experts):
         raise BadFrameError(f"the rows ask for {ends[-1]} pairs, the frame holds {len(experts)}")
-    if flags.max() > 1:
+    if max(flags) > 1:
         raise BadFrameError("a combine flag is neither 0 nor 1")
-    falling = experts[1:] <= experts[:-1]
-    falling[ends[:-1] - 1] = False
-    if falling.any():
+    ids = experts.tolist()
+    falls = compress(range(1, len(ids)), map(ge, ids, ids[1:]))
+    if not set(ends).issuperset(falls):
         raise BadFrameError("experts do not ascend within a row")
-    if not np.isfinite(weights).all():
+    # Python's floats are wide enough for any sum of float32.
+    if not math.isfinite(sum(weights.tolist())):
         raise BadFrameError("a weight is not finite")
 
 
@@ -258,7 +265,7 @@ def _dtype_id(x: Tensor) -> int:
 
 
 def _raw(x: Tensor) -> NDArray[np.uint8]:
-    return x.detach().contiguous().view(torch.uint8).numpy()
+    return x.contiguous().view(torch.uint8).numpy()
 
 
 def _tensor(message: bytes, dtype: torch.dtype, header: Header, offset: int) -> Tensor:

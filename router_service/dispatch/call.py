@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,4 +27,3 @@ class Call:
     replied: Callable[[Tensor], None]
     failed: Callable[[OrreryError], None]
     sent_at: float = 0.0
-    timer: asyncio.TimerHandle | None = None

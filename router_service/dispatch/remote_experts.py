@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from functools import partial
@@ -115,7 +114,7 @@ class RemoteExperts:
         """See `Experts.dispatch`; the messages are on their way when this returns."""
         index = self._layers[layer]
         experts: NDArray[np.int64] = topk_idx.cpu().numpy()
-        rows = np.arange(len(experts)) if active is None else np.flatnonzero(active.numpy())
+        rows = range(len(experts)) if active is None else active.nonzero()[:, 0].tolist()
         flight = RowsInFlight(
             x.detach().to("cpu"),
             experts,
@@ -125,10 +124,7 @@ class RemoteExperts:
             send=partial(self._send, index),
         )
         flight.start(rows)
-        self._tokens.add(index, experts[rows])
-        # The writers run before this coroutine does again, so the shared expert's arithmetic,
-        # which holds the loop, finds the messages gone.
-        await asyncio.sleep(0)
+        self._tokens.add(index, experts if active is None else experts[rows])
         return _Pending(flight, x.device)
 
     def is_live(self, layer: int, expert: int) -> bool:
@@ -175,26 +171,25 @@ class RemoteExperts:
     def _send(self, layer: int, flight: RowsInFlight, part: Part) -> None:
         link = self._roster.links[part.worker]
         request_id = link.next_request_id()
-        x, experts, weights = flight.x, flight.experts, flight.weights
+        x, pairs = flight.x, part.pairs
         if len(part.rows) != len(x):
-            x = x.index_select(0, torch.from_numpy(part.rows))
-            experts, weights = experts[part.rows], weights[part.rows]
+            x = x.index_select(0, torch.tensor(part.rows))
         message = encode_request(
             DispatchRequest(
                 request_id=request_id,
                 epoch=self._epoch,
                 layer=flight.layer_number,
                 x=x,
-                counts=part.counts.astype(np.uint8),
-                combine=part.whole,
-                experts=experts[part.wanted].astype(np.uint16),
-                weights=weights[part.wanted],
+                counts=np.array(part.counts, np.uint8),
+                combine=np.array(part.whole, np.bool_),
+                experts=flight.experts.take(pairs).astype(np.uint16),
+                weights=flight.weights.take(pairs),
             )
         )
         call = Call(
             layer=layer,
-            rows=int(part.answer_sizes.sum()),
-            pairs=int(part.counts.sum()),
+            rows=sum(part.answer_sizes()),
+            pairs=len(pairs),
             replied=partial(flight.replied, part),
             failed=partial(flight.failed, part, link.address.worker_id),
         )

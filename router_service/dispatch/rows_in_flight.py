@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -15,49 +15,46 @@ from kimi_k2.combine import combine
 from kimi_k2.experts import RoutedRows
 from wire.errors import OrreryError
 
-Rows = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 
-_NO_PLACE = -1
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+@dataclass(kw_only=True, eq=False, slots=True)
 class Part:
     """What one worker is asked for.
 
     worker: its index in the table that the choice was made by.
-    rows: [r] rows of the dispatch, ascending.
-    wanted: bool [r, top_k], which of a row's experts.
-    counts: int64 [r], how many of them.
-    whole: bool [r], rows of which all experts are wanted: they come back combined.
     tried: ids of workers that already failed these rows.
+    rows: of the dispatch, ascending.
+    counts: how many of each row's experts are asked for.
+    whole: for each row, whether those are all: then it comes back combined.
+    pairs: the experts asked for, as row * top_k + place, ascending.
     """
 
     worker: int
-    rows: Rows
-    wanted: Mask
-    counts: Rows
-    whole: Mask
     tried: frozenset[str]
+    rows: list[int] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    whole: list[bool] = field(default_factory=list)
+    pairs: list[int] = field(default_factory=list)
 
-    def asked(self) -> Part:
-        """Without the rows that nothing is wanted of."""
-        hit = self.counts > 0
-        if hit.all():
-            return self
-        return Part(
-            worker=self.worker,
-            rows=self.rows[hit],
-            wanted=self.wanted[hit],
-            counts=self.counts[hit],
-            whole=self.whole[hit],
-            tried=self.tried,
-        )
+    def add(self, row: int, pair: int, whole: bool) -> None:
+        """Rows, and pairs within a row, have to come ascending."""
+        if self.rows and self.rows[-1] == row:
+            self.counts[-1] += 1
+        else:
+            self.rows.append(row)
+            self.counts.append(1)
+            self.whole.append(whole)
+        self.pairs.append(pair)
 
-    @property
-    def answer_sizes(self) -> Rows:
-        """int64 [r], rows of the answer that belong to each row."""
-        return np.where(self.whole, 1, self.counts)
+    def pairs_by_row(self) -> Iterator[tuple[int, Sequence[int]]]:
+        start = 0
+        for row, count in zip(self.rows, self.counts, strict=True):
+            yield row, self.pairs[start : start + count]
+            start += count
+
+    def answer_sizes(self) -> list[int]:
+        """Rows of the answer that belong to each row."""
+        pairs = zip(self.whole, self.counts, strict=True)
+        return [1 if whole else count for whole, count in pairs]
 
 
 Choose = Callable[[NDArray[np.int64], frozenset[str]], NDArray[np.int16]]
@@ -68,10 +65,10 @@ class RowsInFlight:
     """Splits rows into parts, collects the answers, splits again what has failed.
 
     Rows whose experts all sit with one worker come back combined. The expert rows of the others
-    are gathered by (row, expert), and combined here once the last one is there.
+    are put in order and combined here once the last one is there.
 
-    Result tensors are made outside inference mode, since answers are written to them by whoever
-    runs the event loop, in whatever mode that is.
+    The split is done on lists: the rows of a step are few, and a numpy call on few elements
+    takes longer than a loop over them.
     """
 
     def __init__(
@@ -99,103 +96,111 @@ class RowsInFlight:
         self._choose = choose
         self._send = send
         self._open = 0
-        self._place: Rows = np.full(len(experts), _NO_PLACE, np.int64)
-        self._spanning: list[Rows] = []
-        self._pairs: Tensor | None = None
+        self._combined: list[tuple[list[int], Tensor]] = []
+        self._single: list[tuple[list[int], Tensor]] = []
         self._missing: dict[int, tuple[int, int]] = {}
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        with torch.inference_mode(False):
-            self._out = torch.zeros(x.shape, dtype=x.dtype)
 
-    def start(self, rows: Rows) -> None:
-        """Splits and sends these rows; those without an owner are parked."""
+    def start(self, rows: Sequence[int]) -> None:
+        """Splits and sends these rows, ascending; those without an owner are parked."""
+        k = self.top_k
         self._open += 1
-        self._split(rows, np.ones((len(rows), self.top_k), np.bool_), frozenset())
+        self._split(rows, [(row, range(row * k, row * k + k)) for row in rows], frozenset())
         self._close_one()
 
     def replied(self, part: Part, answer: Tensor) -> None:
         """Takes a part's answer: for each row one combined row, or one row an expert."""
-        with torch.inference_mode(False):
-            self._store(part, answer)
+        if not any(part.whole):
+            self._single.append((part.pairs, answer))
+        elif all(part.whole):
+            self._combined.append((part.rows, answer))
+        else:
+            self._take_mixed(part, answer)
         self._close_one()
 
     def failed(self, part: Part, worker_id: str, error: OrreryError) -> None:
         """Asks other workers for a part's rows at once; parks those that have no other owner."""
-        self._split(part.rows, part.wanted, part.tried | {worker_id})
+        self._split(part.rows, part.pairs_by_row(), part.tried | {worker_id})
         self._close_one()
 
     async def result(self, device: torch.device) -> RoutedRows:
         """Waits for the last part; the combined rows on `device`."""
         await self._done
+        # The caller may write to them, in whatever mode it is.
         with torch.inference_mode(False):
-            rows = self._combined(device)
+            rows = self._rows(device)
         if not self._missing:
             return RoutedRows(rows=rows)
         parked = torch.zeros(len(self.experts), dtype=torch.bool)
         parked[list(self._missing)] = True
         return RoutedRows(rows=rows, parked=parked, missing=self._missing)
 
-    def _split(self, rows: Rows, wanted: Mask, tried: frozenset[str]) -> None:
-        owners = self._choose(self.experts[rows], tried)
-        without = (owners < 0) & wanted
-        homeless = without.any(axis=1)
-        if homeless.any():
-            self._park(rows[homeless], without[homeless])
-            rows, wanted, owners = rows[~homeless], wanted[~homeless], owners[~homeless]
-            if not len(rows):
-                return
-        whole = wanted.all(axis=1) & (owners == owners[:, :1]).all(axis=1)
-        self._make_places(rows[~whole])
-        for worker in np.flatnonzero(np.bincount(owners[wanted])).tolist():
-            mine = (owners == worker) & wanted
-            counts = mine.sum(axis=1)
-            part = Part(
-                worker=worker, rows=rows, wanted=mine, counts=counts, whole=whole, tried=tried
-            )
+    def _split(
+        self,
+        rows: Sequence[int],
+        pairs_by_row: Iterable[tuple[int, Sequence[int]]],
+        tried: frozenset[str],
+    ) -> None:
+        k = self.top_k
+        experts = self.experts if len(rows) == len(self.experts) else self.experts[rows]
+        parts: dict[int, Part] = {}
+        owners_of = self._choose(experts, tried).tolist()
+        for (row, pairs), owners in zip(pairs_by_row, owners_of, strict=True):
+            if len(pairs) < k:
+                owners = [owners[pair - row * k] for pair in pairs]
+            if min(owners) < 0:
+                self._park(row, pairs[owners.index(min(owners))])
+                continue
+            whole = len(pairs) == k and owners.count(owners[0]) == k
+            for pair, owner in zip(pairs, owners, strict=True):
+                if owner not in parts:
+                    parts[owner] = Part(worker=owner, tried=tried)
+                parts[owner].add(row, pair, whole)
+        for owner in sorted(parts):
             self._open += 1
-            self._send(self, part.asked())
+            self._send(self, parts[owner])
 
-    def _park(self, rows: Rows, without: Mask) -> None:
-        first = without.argmax(axis=1)
-        experts = self.experts[rows, first].tolist()
-        for row, expert in zip(rows.tolist(), experts, strict=True):
-            self._missing.setdefault(row, (self.layer_number, expert))
+    def _park(self, row: int, pair: int) -> None:
+        expert = int(self.experts[row, pair - row * self.top_k])
+        self._missing.setdefault(row, (self.layer_number, expert))
 
-    def _make_places(self, rows: Rows) -> None:
-        """Room for the expert rows of rows that will be combined here."""
-        new = rows[self._place[rows] == _NO_PLACE]
-        if not len(new):
-            return
-        taken = sum(len(group) for group in self._spanning)
-        self._place[new] = np.arange(taken, taken + len(new))
-        self._spanning.append(new)
-        with torch.inference_mode(False):
-            room = torch.zeros(len(new) * self.top_k, self.x.shape[1], dtype=self.x.dtype)
-            self._pairs = room if self._pairs is None else torch.cat((self._pairs, room))
+    def _take_mixed(self, part: Part, answer: Tensor) -> None:
+        of_whole = torch.from_numpy(np.repeat(part.whole, part.answer_sizes()))
+        rows = [row for row, whole in zip(part.rows, part.whole, strict=True) if whole]
+        flags = np.repeat(part.whole, part.counts).tolist()
+        pairs = [pair for pair, whole in zip(part.pairs, flags, strict=True) if not whole]
+        self._combined.append((rows, answer[of_whole]))
+        self._single.append((pairs, answer[~of_whole]))
 
-    def _store(self, part: Part, answer: Tensor) -> None:
-        if part.whole.all():
-            self._out.index_copy_(0, torch.from_numpy(part.rows), answer)
-            return
-        if part.whole.any():
-            is_whole = torch.from_numpy(np.repeat(part.whole, part.answer_sizes))
-            rows = torch.from_numpy(part.rows[part.whole])
-            self._out.index_copy_(0, rows, answer[is_whole])
-            answer = answer[~is_whole]
-        wanted = part.wanted & ~part.whole[:, None]
-        first = self._place[part.rows] * self.top_k
-        places = (first[:, None] + np.arange(self.top_k))[wanted]
-        if self._pairs is not None:
-            self._pairs.index_copy_(0, torch.from_numpy(places), answer)
+    def _rows(self, device: torch.device) -> Tensor:
+        """[T, hidden]; rows that were not asked for, or are parked, may be zero."""
+        parts = [*self._combined]
+        if self._single:
+            rows, values = self._combine_here(device)
+            if len(rows) == len(self.x):
+                return values
+            parts.append((rows, values))
+        out = torch.zeros(self.x.shape, dtype=self.x.dtype, device=device)
+        for done, answer in parts:
+            out.index_copy_(
+                0, torch.tensor(done, dtype=torch.int64, device=device), answer.to(device)
+            )
+        return out
 
-    def _combined(self, device: torch.device) -> Tensor:
-        out = self._out.to(device)
-        if self._pairs is None:
-            return out
-        rows = np.concatenate(self._spanning)
-        weights = torch.from_numpy(self.weights[rows]).to(device)
-        pairs = self._pairs.to(device).view(len(rows), self.top_k, -1)
-        return out.index_copy_(0, torch.from_numpy(rows).to(device), combine(pairs, weights))
+    def _combine_here(self, device: torch.device) -> tuple[list[int], Tensor]:
+        """The rows of which single expert rows came, but not the parked ones; and their values."""
+        k = self.top_k
+        pairs = np.array([pair for part, _ in self._single for pair in part], np.int64)
+        order = pairs.argsort()
+        if self._missing:
+            # Some expert rows of a parked row may have come, and are of no use.
+            order = order[~np.isin(pairs[order] // k, list(self._missing))]
+        rows: list[int] = (pairs[order[::k]] // k).tolist()
+        answers = torch.cat([answer for _, answer in self._single]).to(device)
+        ordered = answers.index_select(0, torch.from_numpy(order).to(device))
+        weights = self.weights if len(rows) == len(self.weights) else self.weights[rows]
+        values = ordered.view(len(rows), k, self.x.shape[1])
+        return rows, combine(values, torch.from_numpy(weights).to(device))
 
     def _close_one(self) -> None:
         self._open -= 1

@@ -16,6 +16,7 @@ from monitoring.metrics import RouterMetrics
 from router_service.dispatch.call import Call
 from router_service.dispatch.fitness import Requirements
 from router_service.dispatch.link_stats import LinkStats
+from router_service.dispatch.open_calls import OpenCalls
 from router_service.dispatch.options import DispatchOptions
 from wire.channels import open_channel
 from wire.clients.expert_worker import ExpertWorkerClient
@@ -30,6 +31,7 @@ from wire.errors import (
     error_for,
 )
 from wire.frames import DispatchReply, ErrorReply
+from wire.outbox import Outbox
 from wire.placement import WorkerAddress
 from wire.services import END_OF_STREAM, dispatch_stream
 from wire.status import error_of
@@ -59,7 +61,6 @@ class WorkerLink:
         changed: called when `usable` or `held` may have changed.
         """
         self.address = address
-        self.outstanding = 0
         shape = (len(requirements.layers), requirements.n_routed_experts)
         self.held: NDArray[np.bool_] = np.zeros(shape, np.bool_)
         self.wanted: NDArray[np.bool_] = np.zeros(shape, np.bool_)
@@ -72,17 +73,22 @@ class WorkerLink:
         self._refusal: str | None = "it was not reached yet"
         self._strikes = 0
         self._failures = 0
-        self._calls: dict[int, Call] = {}
         self._next_id = 1
-        self._outbox: asyncio.Queue[bytes] = asyncio.Queue()
+        self._outbox: Outbox | None = None
         self._ask_again = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        self._calls = OpenCalls(self._loop, options.deadline_s, self._expire)
         self._retired = False
         self._task = self._loop.create_task(self._stay_connected())
 
     @property
     def usable(self) -> bool:
         return self._refusal is None and not self._retired
+
+    @property
+    def outstanding(self) -> int:
+        """Expert-token pairs on their way."""
+        return self._calls.pairs
 
     @property
     def ended(self) -> bool:
@@ -105,13 +111,11 @@ class WorkerLink:
         return number
 
     def send(self, request_id: int, message: bytes, call: Call) -> None:
-        """Hands a message over; it leaves when the loop next runs. The link must be usable."""
-        call.sent_at = time.perf_counter()
-        call.timer = self._loop.call_later(self._options.deadline_s, self._expire, request_id)
-        self._calls[request_id] = call
-        self.outstanding += call.pairs
+        """Hands a message over; the link must be usable."""
+        self._calls.add(request_id, call)
         self.stats.sent(len(message))
-        self._outbox.put_nowait(message)
+        if self._outbox is not None:
+            self._outbox.put(message)
 
     def retire(self) -> None:
         """Sends nothing more, and closes once all calls have ended."""
@@ -123,6 +127,7 @@ class WorkerLink:
         self._retired = True
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+        self._calls.stop()
 
     def snapshot(self) -> dict[str, Any]:
         return {
@@ -160,18 +165,17 @@ class WorkerLink:
                 return
             self._failures = 0
             stream = dispatch_stream(channel)(metadata=(("orrery-router", self._router_id),))
-            self._outbox = asyncio.Queue()
-            helpers = [
-                self._loop.create_task(self._write(stream)),
-                self._loop.create_task(self._keep_asking(client, stream)),
-            ]
+            # Whoever reads sees the same end of the stream, and says why.
+            broken = (grpc.aio.AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError)
+            self._outbox = Outbox(stream.write, lambda: None, broken)
+            asking = self._loop.create_task(self._keep_asking(client, stream))
             try:
                 await self._read(stream)
             finally:
                 stream.cancel()
-                for helper in helpers:
-                    helper.cancel()
-                await asyncio.gather(*helpers, return_exceptions=True)
+                self._outbox.close()
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
         raise UnavailableError("the worker ended the stream")
 
     async def _ask(self, client: ExpertWorkerClient) -> None:
@@ -201,15 +205,6 @@ class WorkerLink:
             else:
                 idle = 0
 
-    async def _write(self, stream: Any) -> None:
-        while True:
-            message = await self._outbox.get()
-            try:
-                await stream.write(message)
-            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                # The reader sees the same end, and says why.
-                return
-
     async def _read(self, stream: Any) -> None:
         try:
             while (message := await stream.read()) is not END_OF_STREAM:
@@ -224,7 +219,7 @@ class WorkerLink:
 
     def _take(self, message: bytes) -> None:
         answer = decode_answer(message)
-        call = self._end(answer.request_id)
+        call = self._calls.end(answer.request_id)
         if call is None:
             if answer.request_id == 0:
                 raise BadFrameError(f"the worker could not read a frame: {answer}")
@@ -256,30 +251,23 @@ class WorkerLink:
         call.failed(error)
 
     def _expire(self, request_id: int) -> None:
-        call = self._end(request_id)
+        call = self._calls.end(request_id)
         if call is not None:
             self._refused(call, DeadlineExceededError(f"no answer in {self._options.deadline_s} s"))
             self._close_if_idle()
-
-    def _end(self, request_id: int) -> Call | None:
-        call = self._calls.pop(request_id, None)
-        if call is not None:
-            self.outstanding -= call.pairs
-            if call.timer is not None:
-                call.timer.cancel()
-        return call
 
     def _lose(self, error: OrreryError) -> None:
         if self.usable:
             _log.warning("worker %s is lost: %s", self.address.worker_id, error)
         self._refusal = f"{error.code}: {error}"
         self._changed()
-        for request_id in list(self._calls):
-            call = self._end(request_id)
+        for request_id in self._calls.ids:
+            call = self._calls.end(request_id)
             if call is not None:
                 self.stats.failed(str(ErrorCode.UNAVAILABLE))
                 call.failed(UnavailableError(str(error)))
 
     def _close_if_idle(self) -> None:
         if self._retired and not self._calls:
+            self._calls.stop()
             self._task.cancel()

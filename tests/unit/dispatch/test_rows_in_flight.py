@@ -52,11 +52,10 @@ class Workers:
 
     def rows(self, flight: RowsInFlight, part: Part) -> Tensor:
         out = []
-        for place, row in enumerate(part.rows.tolist()):
-            wanted = part.wanted[place]
+        for (row, pairs), whole in zip(part.pairs_by_row(), part.whole, strict=True):
             x = flight.x[row]
-            rows = [expert_row(x, e) for e in flight.experts[row][wanted].tolist()]
-            if part.whole[place]:
+            rows = [expert_row(x, int(e)) for e in flight.experts.take(pairs)]
+            if whole:
                 weights = torch.from_numpy(flight.weights[row : row + 1])
                 rows = list(combine(torch.stack(rows)[None], weights))
             out += rows
@@ -81,7 +80,7 @@ async def _any_order(seed: int, failures: int) -> None:
     weights = rng.random((rows, TOP_K), np.float32)
     flight = RowsInFlight(x, experts, weights, LAYER, workers.choose, workers.send)
     active = np.flatnonzero(rng.random(rows) < 0.8)
-    flight.start(active)
+    flight.start(active.tolist())
     assert workers.sent <= 4
     workers.answer_all()
     result = await flight.result(torch.device("cpu"))
@@ -122,7 +121,7 @@ async def _nothing() -> None:
     weights = np.ones((2, TOP_K), np.float32)
     x = torch.ones(2, HIDDEN)
     flight = RowsInFlight(x, experts, weights, LAYER, workers.choose, workers.send)
-    flight.start(np.empty(0, np.int64))
+    flight.start([])
     result = await asyncio.wait_for(flight.result(torch.device("cpu")), 5)
     assert not result.rows.any()
     assert result.parked is None
@@ -140,7 +139,7 @@ async def _modes() -> None:
     with torch.inference_mode():
         x = torch.ones(2, HIDDEN)
         flight = RowsInFlight(x, experts, weights, LAYER, workers.choose, workers.send)
-        flight.start(np.arange(2))
+        flight.start(range(2))
     workers.answer_all()
     result = await flight.result(torch.device("cpu"))
     result.rows.add_(1)

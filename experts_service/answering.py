@@ -1,0 +1,129 @@
+"""From requests of one layer to their encoded answers."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from experts_service.grouped import FeedForward, compute
+from experts_service.pool import Task
+from experts_service.status import WorkerStatus
+from experts_service.store import ExpertStore, HeldLayer
+from experts_service.token_counts import TokenCounts
+from kimi_k2.expert_ffn import expert_ffn
+from kimi_k2.numerics import Numerics
+from monitoring.metrics import WorkerMetrics
+from wire.codec import encode_error, encode_reply
+from wire.errors import ErrorCode
+from wire.frames import DispatchReply, DispatchRequest, ErrorReply
+
+_log = logging.getLogger(__name__)
+
+_SMALL_BYTES = 16 << 20
+
+Answers = list[tuple[Task, bytes]]
+
+
+class Answering:
+    """Computes batches; has no state of its own, so that any thread may, several at a time."""
+
+    def __init__(
+        self,
+        store: ExpertStore,
+        numerics: Numerics,
+        status: WorkerStatus,
+        counts: TokenCounts,
+        metrics: WorkerMetrics,
+        feed_forward: FeedForward = expert_ffn,
+    ) -> None:
+        self._store = store
+        self._numerics = numerics
+        self._status = status
+        self._counts = counts
+        self._metrics = metrics
+        self._feed_forward = feed_forward
+        self._tokens = {
+            layer: metrics.expert_tokens.labels(layer=str(layer)) for layer in counts.layers
+        }
+
+    def is_small(self, request: DispatchRequest) -> bool:
+        """Whether the request takes no more than a few milliseconds, during which it is fine
+        for an event loop to stand still."""
+        if self._numerics.device.type != "cpu":
+            return False
+        held = self._store.layer(request.layer)
+        if held is None:
+            return True
+        pair = held.weights.nbytes // len(held.experts) + request.x.nbytes // len(request.counts)
+        return len(request.experts) * pair <= _SMALL_BYTES
+
+    def answers(self, tasks: list[Task]) -> Answers:
+        """An answer or an error for each task; all of one layer. Needs inference mode."""
+        started = time.perf_counter()
+        layer = tasks[0].request.layer
+        held = self._store.layer(layer)
+        answers: Answers = []
+        ready: list[Task] = []
+        for task in tasks:
+            self._metrics.queue_seconds.observe(started - task.arrived)
+            missing = _first_missing(task, held)
+            if missing is None:
+                ready.append(task)
+            else:
+                answers.append((task, self._not_held(task, layer, missing)))
+        if ready and held is not None:
+            answers += self._computed(ready, held)
+            self._metrics.ffn_seconds.observe(time.perf_counter() - started)
+        return answers
+
+    def _computed(self, tasks: list[Task], held: HeldLayer) -> Answers:
+        requests = [task.request for task in tasks]
+        layer = requests[0].layer
+        try:
+            outputs = compute(requests, held, self._numerics, self._feed_forward)
+        except RuntimeError as error:
+            # torch's own errors, such as a device out of memory: this batch fails, and the
+            # routers ask another worker.
+            _log.exception("a feed-forward of layer %d failed", layer)
+            text = f"the feed-forward failed: {error}"
+            return [(task, _error(task, ErrorCode.INTERNAL, text)) for task in tasks]
+        self._metrics.batch_rows.observe(sum(len(request.counts) for request in requests))
+        for request in requests:
+            self._counts.add(layer, request.experts)
+            self._tokens[layer].inc(len(request.experts))
+        return [
+            (
+                task,
+                encode_reply(
+                    DispatchReply(
+                        request_id=task.request.request_id,
+                        epoch=self._status.epoch,
+                        layer=layer,
+                        rows=rows,
+                    )
+                ),
+            )
+            for task, rows in zip(tasks, outputs, strict=True)
+        ]
+
+    def _not_held(self, task: Task, layer: int, expert: int) -> bytes:
+        self._metrics.bad_frames.labels(code=str(ErrorCode.EXPERT_NOT_HELD)).inc()
+        text = f"expert {expert} of layer {layer} is not held here"
+        return _error(task, ErrorCode.EXPERT_NOT_HELD, text, expert)
+
+
+def _first_missing(task: Task, held: HeldLayer | None) -> int | None:
+    """The first expert of the request that is not held."""
+    experts = task.request.experts
+    if held is None:
+        return int(experts[0])
+    asked: list[int] = experts.tolist()
+    if held.ids.issuperset(asked):
+        return None
+    return next(expert for expert in asked if expert not in held.ids)
+
+
+def _error(task: Task, code: ErrorCode, text: str, expert: int | None = None) -> bytes:
+    return encode_error(
+        ErrorReply(request_id=task.request.request_id, code=str(code), message=text, expert=expert)
+    )

@@ -1,0 +1,58 @@
+"""Where an accepted request is computed: at once on the event loop, or in the runtime's thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import torch
+
+from experts_service.answering import Answering
+from experts_service.pool import Task, TaskPool
+
+
+class Intake:
+    """Small requests are computed on the event loop.
+
+    The way to another thread and back costs two wake-ups and a fight for the interpreter's
+    lock, several times what a few rows cost. What arrived together is still computed together:
+    small requests wait until the loop has received whatever else is there.
+    """
+
+    def __init__(self, pool: TaskPool, answering: Answering, died: Callable[[], None]) -> None:
+        """`died`: the arithmetic raised what it should not, and requests are left unanswered."""
+        self._pool = pool
+        self._answering = answering
+        self._died = died
+        self._loop = asyncio.get_running_loop()
+        self._small: list[Task] = []
+
+    def put(self, task: Task) -> None:
+        """Has the task answered, later."""
+        if self._pool.busy or not self._answering.is_small(task.request):
+            self._pool.put(task)
+            return
+        if not self._small:
+            self._loop.call_soon(self._compute)
+        self._small.append(task)
+
+    def _compute(self) -> None:
+        tasks, self._small = self._small, []
+        by_layer: dict[int, list[Task]] = {}
+        for task in tasks:
+            by_layer.setdefault(task.request.layer, []).append(task)
+        first, *others = by_layer.values()
+        # Each of them is small, but together they might keep the loop too long.
+        for group in others:
+            for task in group:
+                self._pool.put(task)
+        answered = False
+        try:
+            with torch.inference_mode():
+                answers = self._answering.answers(first)
+            answered = True
+        finally:
+            if not answered:
+                self._died()
+        for task, answer in answers:
+            task.answer(answer)

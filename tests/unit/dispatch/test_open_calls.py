@@ -1,0 +1,39 @@
+"""Calls expire after their time, each once, in the order in which they were made."""
+
+from __future__ import annotations
+
+import asyncio
+
+from router_service.dispatch.call import Call
+from router_service.dispatch.open_calls import OpenCalls
+from tests.support.deadline import run_async, wait_until_async
+
+
+def call(pairs: int) -> Call:
+    return Call(layer=0, rows=1, pairs=pairs, replied=lambda rows: None, failed=lambda error: None)
+
+
+def test_only_unanswered_calls_expire() -> None:
+    run_async(_expire())
+
+
+async def _expire() -> None:
+    expired: list[int] = []
+
+    def take(request_id: int) -> None:
+        expired.append(request_id)
+        calls.end(request_id)
+
+    calls = OpenCalls(asyncio.get_running_loop(), 0.05, take)
+    for request_id in (1, 2, 3):
+        calls.add(request_id, call(pairs=request_id))
+        await asyncio.sleep(0.01)
+    assert calls.pairs == 6
+    assert calls.end(2) is not None
+    assert calls.end(2) is None
+    await wait_until_async(lambda: expired == [1, 3], "both others expire")
+    assert calls.pairs == 0
+    # The timer starts anew after all calls have ended.
+    calls.add(4, call(pairs=1))
+    await wait_until_async(lambda: expired == [1, 3, 4], "the next one expires")
+    calls.stop()
