@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from itertools import compress
 
+import numpy as np
 import torch
 
 from experts_service.status import WorkerState, WorkerStatus
 from kimi_k2.config import ModelConfig
 from wire.codec import decode_request
+from wire.envelope import MAX_FRAME_BYTES
 from wire.errors import BadFrameError, DrainingError, UnavailableError
 from wire.frames import DispatchRequest
+from wire.header import HEADER_BYTES
+
+_MAX_ANSWER_BYTES = MAX_FRAME_BYTES - HEADER_BYTES
 
 
 class Admission:
@@ -59,3 +64,9 @@ class Admission:
             raise BadFrameError(f"a row asks for {max(counts)} experts, most are {top_k}")
         if any(count != top_k for count in compress(counts, request.combine.tobytes())):
             raise BadFrameError(f"a row to combine does not ask for all its {top_k} experts")
+        row_bytes = config.hidden_size * self._dtype.itemsize
+        # Nearly always enough, and without a look at each row.
+        if len(request.experts) * row_bytes + 16 > _MAX_ANSWER_BYTES:
+            rows = int(np.where(request.combine, 1, request.counts).sum(dtype=np.int64))
+            if rows * row_bytes + 16 > _MAX_ANSWER_BYTES:
+                raise BadFrameError(f"an answer of {rows} rows would exceed the frame limit")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import time
 
+from torch import Tensor
+
 from experts_service.grouped import FeedForward, compute
 from experts_service.pool import Task
 from experts_service.status import WorkerStatus
@@ -59,6 +61,15 @@ class Answering:
 
     def answers(self, tasks: list[Task]) -> Answers:
         """An answer or an error for each task; all of one layer. Needs inference mode."""
+        try:
+            return self._answers(tasks)
+        except Exception as error:  # noqa: BLE001
+            # Whatever it is, such as a device out of memory: this batch fails, the routers ask
+            # another worker, and the next batch has its own chance.
+            _log.exception("a batch of layer %d failed", tasks[0].request.layer)
+            return [(task, _failed(task, error)) for task in tasks]
+
+    def _answers(self, tasks: list[Task]) -> Answers:
         started = time.perf_counter()
         layer = tasks[0].request.layer
         held = self._store.layer(layer)
@@ -79,32 +90,28 @@ class Answering:
     def _computed(self, tasks: list[Task], held: HeldLayer) -> Answers:
         requests = [task.request for task in tasks]
         layer = requests[0].layer
-        try:
-            outputs = compute(requests, held, self._numerics, self._feed_forward)
-        except RuntimeError as error:
-            # torch's own errors, such as a device out of memory: this batch fails, and the
-            # routers ask another worker.
-            _log.exception("a feed-forward of layer %d failed", layer)
-            text = f"the feed-forward failed: {error}"
-            return [(task, _error(task, ErrorCode.INTERNAL, text)) for task in tasks]
+        outputs = compute(requests, held, self._numerics, self._feed_forward)
         self._metrics.batch_rows.observe(sum(len(request.counts) for request in requests))
         for request in requests:
             self._counts.add(layer, request.experts)
             self._tokens[layer].inc(len(request.experts))
         return [
-            (
-                task,
-                encode_reply(
-                    DispatchReply(
-                        request_id=task.request.request_id,
-                        epoch=self._status.epoch,
-                        layer=layer,
-                        rows=rows,
-                    )
-                ),
-            )
-            for task, rows in zip(tasks, outputs, strict=True)
+            (task, self._encoded(task, rows)) for task, rows in zip(tasks, outputs, strict=True)
         ]
+
+    def _encoded(self, task: Task, rows: Tensor) -> bytes:
+        request = task.request
+        reply = DispatchReply(
+            request_id=request.request_id,
+            epoch=self._status.epoch,
+            layer=request.layer,
+            rows=rows,
+        )
+        try:
+            return encode_reply(reply)
+        except Exception as error:  # noqa: BLE001
+            _log.exception("an answer of layer %d cannot be sent", request.layer)
+            return _failed(task, error)
 
     def _not_held(self, task: Task, layer: int, expert: int) -> bytes:
         self._metrics.bad_frames.labels(code=str(ErrorCode.EXPERT_NOT_HELD)).inc()
@@ -121,6 +128,11 @@ def _first_missing(task: Task, held: HeldLayer | None) -> int | None:
     if held.ids.issuperset(asked):
         return None
     return next(expert for expert in asked if expert not in held.ids)
+
+
+def _failed(task: Task, error: Exception) -> bytes:
+    text = f"the feed-forward failed: {type(error).__name__}: {error}"
+    return _error(task, ErrorCode.INTERNAL, text)
 
 
 def _error(task: Task, code: ErrorCode, text: str, expert: int | None = None) -> bytes:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import grpc
@@ -27,7 +28,7 @@ from kimi_k2.errors import ConfigError, ModelError
 from monitoring.metrics import WorkerMetrics, set_state
 from monitoring.server import ListenError, MetricsServer
 from wire.channels import new_server
-from wire.errors import InternalError, InvalidRequestError, UnavailableError
+from wire.errors import InternalError, InvalidRequestError, OrreryError, UnavailableError
 from wire.generated import orrery_pb2 as pb
 from wire.health import Health
 from wire.messages import epoch_to_message, experts_to_message
@@ -54,7 +55,6 @@ class WorkerService:
         self._status = WorkerStatus()
         self._pool = TaskPool(config.max_batch_rows)
         self._in_flight = InFlight()
-        self._streams: set[asyncio.Task[Any]] = set()
         self._model: ServedModel | None = None
         self._intake: Intake | None = None
         self._runtime: Runtime | None = None
@@ -102,7 +102,8 @@ class WorkerService:
         """Loads further experts; they serve when this returns.
 
         Raises:
-            StaleEpochError: a higher epoch was seen; nothing is loaded.
+            StaleEpochError: a higher epoch was seen, and nothing is loaded; or one of a newer
+                term while experts were being loaded, and no more are.
             InvalidRequestError: the model has no such layer or expert; nothing is loaded.
             InternalError: the checkpoint cannot be read.
         """
@@ -113,13 +114,17 @@ class WorkerService:
         self._status.assigned += sum(
             len(set(ids) - set(held.get(layer, ()))) for layer, ids in experts.items()
         )
+        wanted = partial(self._status.check_term, epoch)
         try:
             for layer, ids in experts.items():
-                await asyncio.to_thread(model.store.add, layer, ids)
-        except (ModelError, OSError, RuntimeError) as error:
+                await asyncio.to_thread(model.store.add, layer, ids, wanted)
+        except Exception as error:
             self._status.assigned = model.store.count
-            raise InternalError(f"loading experts failed: {error}") from error
-        self._note_held(model)
+            if isinstance(error, OrreryError):
+                raise
+            raise InternalError(f"loading experts failed: {_text(error)}") from error
+        finally:
+            self._note_held(model)
 
     async def evict(self, epoch: Epoch, experts: Mapping[int, Sequence[int]]) -> None:
         """Drops experts; requests that wait for them get a typed error.
@@ -155,7 +160,7 @@ class WorkerService:
         self._stopping = True
         await self._health.set_serving(False)
         await self._server.stop(_GOODBYE_S)
-        await self._loading
+        await asyncio.gather(self._loading, return_exceptions=True)
         if self._runtime is not None:
             await asyncio.to_thread(self._runtime.stop)
         await asyncio.to_thread(self._metrics_server.stop)
@@ -164,21 +169,25 @@ class WorkerService:
         """One router's stream, to its end.
 
         Raises:
-            UnavailableError: the worker is still loading.
+            UnavailableError: the worker is still loading, or has failed meanwhile.
         """
         model, intake = self._model, self._intake
         if model is None or intake is None or self._status.state is WorkerState.FAILED:
             raise UnavailableError(f"the worker is {self._status.state.value}")
         admission = Admission(model.config, model.numerics.dtype, self._status)
         handler = StreamHandler(admission, intake, self._in_flight, self._metrics)
-        stream = asyncio.current_task()
-        if stream is None:
-            raise InternalError("a stream is served by a task")
-        self._streams.add(stream)
+        stream = self._loop.create_task(handler.run(frames, context))
+        failed = self._loop.create_task(self.failed.wait())
         try:
-            await handler.run(frames, context)
+            await asyncio.wait((stream, failed), return_when=asyncio.FIRST_COMPLETED)
+            if not stream.done():
+                # Nobody answers any more: the router is to ask another worker at once.
+                raise UnavailableError(f"the worker has failed: {self._status.error}")
+            stream.result()
         finally:
-            self._streams.discard(stream)
+            stream.cancel()
+            failed.cancel()
+            await asyncio.gather(stream, failed, return_exceptions=True)
 
     def describe(self) -> pb.WorkerDescription:
         model = self._model
@@ -213,9 +222,10 @@ class WorkerService:
                     return
                 await asyncio.to_thread(model.store.add, layer, ids)
                 self._note_held(model)
-        except (ModelError, OSError, RuntimeError) as error:
-            _log.error("worker %s cannot serve: %s", self._config.worker_id, error)
-            self._fail(str(error))
+        except Exception as error:  # noqa: BLE001
+            # Such as an AssertionError of torch for a device that this build does not know.
+            _log.exception("worker %s cannot serve", self._config.worker_id)
+            self._fail(_text(error))
             return
         answering = Answering(
             model.store, model.numerics, self._status, model.counts, self._metrics
@@ -243,9 +253,6 @@ class WorkerService:
         self._status.error = error
         self._enter(WorkerState.FAILED)
         self.failed.set()
-        # Nobody answers any more: a stream that ends makes its router ask another worker at once.
-        for stream in self._streams:
-            stream.cancel()
 
     def _enter(self, state: WorkerState) -> None:
         self._status.state = state
@@ -269,6 +276,11 @@ class WorkerService:
 def _answer(answers: Answers) -> None:
     for task, answer in answers:
         task.answer(answer)
+
+
+def _text(error: Exception) -> str:
+    """What it says, and its kind where it is not one that was foreseen."""
+    return str(error) if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
 
 
 def _check(experts: Mapping[int, Sequence[int]], model: ServedModel) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from kimi_k2.expert_ffn import ExpertWeights
 
+Check = Callable[[], None]
 LoadExperts = Callable[[int, Sequence[int]], ExpertWeights]
 
 
@@ -57,8 +58,12 @@ class ExpertStore:
     def nbytes(self) -> int:
         return sum(held.weights.nbytes for held in self._layers.copy().values())
 
-    def add(self, layer: int, experts: Iterable[int]) -> None:
+    def add(self, layer: int, experts: Iterable[int], check: Check | None = None) -> None:
         """Loads those of the experts that are not held yet; side effect: reads the checkpoint.
+
+        Args:
+            check: raises if the experts are not wanted any more; asked before they are read, and
+                again before they are held, since reading takes long.
 
         Raises:
             ModelError: the checkpoint's weights cannot be read.
@@ -69,9 +74,13 @@ class ExpertStore:
             new = sorted(set(experts) - set(held))
             if not new:
                 return
+            if check is not None:
+                check()
             weights = self._load(layer, new)
             if old is not None:
                 weights = old.weights.join(weights)
+            if check is not None:
+                check()
             self._put(layer, (*held, *new), weights)
 
     def remove(self, layer: int, experts: Iterable[int]) -> None:

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
+from router_service.dispatch.finite import all_finite
+from wire.errors import BadFrameError, InternalError, OrreryError
 from wire.generated import orrery_pb2 as pb
 
 
@@ -31,8 +34,7 @@ class Requirements:
     def refusal(self, worker: pb.WorkerDescription, term: int) -> str | None:
         """Why the worker cannot be used with a placement of `term`; None if it can."""
         if worker.state != pb.WORKER_STATE_READY:
-            name = pb.WorkerState.Name(worker.state).removeprefix("WORKER_STATE_").lower()
-            return f"it is {name}"
+            return f"it is {_state_name(worker.state)}"
         if worker.fingerprint != self.fingerprint:
             return f"its numerics {worker.fingerprint!r} are not {self.fingerprint!r}"
         if self.model_hash and worker.model_hash != self.model_hash:
@@ -51,3 +53,25 @@ class Requirements:
                 ids = np.fromiter(message.experts, np.int64)
                 held[self.layers.index(message.layer), ids[ids < self.n_routed_experts]] = True
         return held
+
+    def fault(self, answer: Tensor, rows: int) -> OrreryError | None:
+        """What is wrong with the answer to a request for so many rows; None if nothing is.
+
+        Other requests' caches may come to hold what a row becomes, so that a row that is not
+        finite must not get any further.
+        """
+        dtype = str(answer.dtype).removeprefix("torch.")
+        if (tuple(answer.shape), dtype) != ((rows, self.hidden_size), self.dtype):
+            return BadFrameError(f"an answer of shape {tuple(answer.shape)} in {dtype}")
+        if not all_finite(answer):
+            return InternalError("an answer with numbers that are not finite")
+        return None
+
+
+def _state_name(state: int) -> str:
+    """Also of a state that only newer workers know."""
+    if state not in pb.WorkerState.values():
+        return f"in the unknown state {state}"
+    return (
+        pb.WorkerState.Name(pb.WorkerState.ValueType(state)).removeprefix("WORKER_STATE_").lower()
+    )

@@ -41,6 +41,14 @@ class LinkStats:
         self.errors[code] = self.errors.get(code, 0) + 1
         self._metrics.dispatch_errors.labels(worker=self._worker_id, code=code).inc()
 
+    def forget(self) -> None:
+        """Takes the worker's series out of the metrics; to be called once nothing is counted."""
+        self._metrics.dispatch_seconds.remove(self._worker_id)
+        for direction in ("sent", "received"):
+            self._metrics.dispatch_bytes.remove(self._worker_id, direction)
+        for code in self.errors:
+            self._metrics.dispatch_errors.remove(self._worker_id, code)
+
     def snapshot(self) -> dict[str, Any]:
         return {
             "messages": self.messages,

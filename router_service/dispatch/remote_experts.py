@@ -18,6 +18,7 @@ from kimi_k2.numerics import Numerics
 from monitoring.metrics import RouterMetrics
 from router_service.dispatch.call import Call
 from router_service.dispatch.expert_tokens import ExpertTokens
+from router_service.dispatch.finite import all_finite
 from router_service.dispatch.fitness import Requirements
 from router_service.dispatch.live_table import NOBODY
 from router_service.dispatch.options import DispatchOptions
@@ -115,15 +116,22 @@ class RemoteExperts:
         index = self._layers[layer]
         experts: NDArray[np.int64] = topk_idx.cpu().numpy()
         rows = range(len(experts)) if active is None else active.nonzero()[:, 0].tolist()
+        here, weights = x.detach().to("cpu"), topk_weights.detach().to("cpu")
         flight = RowsInFlight(
-            x.detach().to("cpu"),
+            here,
             experts,
-            topk_weights.cpu().numpy(),
+            weights.numpy(),
             layer,
             choose=partial(self._choose, index),
             send=partial(self._send, index),
         )
-        flight.start(rows)
+        if all_finite(here) and all_finite(weights):
+            flight.start(rows)
+        else:
+            sound = (here.isfinite().all(dim=1) & weights.isfinite().all(dim=1)).tolist()
+            flight.start(
+                [row for row in rows if sound[row]], [row for row in rows if not sound[row]]
+            )
         self._tokens.add(index, experts if active is None else experts[rows])
         return _Pending(flight, x.device)
 

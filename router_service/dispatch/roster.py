@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,7 @@ class Roster:
 
     def refresh(self) -> None:
         """Makes the table anew; links call it when something about them has changed."""
+        self._drop({link for link in self._leaving if link.idle})
         live, former = self._live(self._owned), self._live(self._former)
         unserved = ~np.any(live, axis=2)
         if np.any(unserved & np.any(self._owned, axis=2)):
@@ -93,7 +95,9 @@ class Roster:
             live = live | (former & np.expand_dims(unserved, 2))
         else:
             self._settled.set()
-            live = self._without_former(live)
+            self._drop(self._leaving)
+            self._former = self._nobody(len(self.links))
+            live = self._live(self._owned)
         self.table = LiveTable.of(live)
         self._changed()
 
@@ -146,18 +150,25 @@ class Roster:
                 live[:, :, index] = owned[:, :, index] & link.held
         return live
 
-    def _without_former(self, live: Owned) -> Owned:
-        """Every owner can be asked: who only used to be one is not needed any more."""
-        staying = [index for index, link in enumerate(self.links) if link not in self._leaving]
+    def _drop(self, gone: set[WorkerLink]) -> None:
+        """Takes former owners out that are not needed any more, or are of no use."""
+        if not gone:
+            return
+        staying = [index for index, link in enumerate(self.links) if link not in gone]
         self.links = [self.links[index] for index in staying]
         self._owned = self._owned[:, :, staying]
-        self._former = self._nobody(len(staying))
-        self._retired = [link for link in self._retired if not link.ended]
-        leaving, self._leaving = self._leaving, set()
-        for link in leaving:
-            link.retire()
+        self._former = self._former[:, :, staying]
+        self._leaving = self._leaving - gone
+        for link in gone:
             self._retired.append(link)
-        return live[:, :, staying]
+            link.when_ended(partial(self._ended, link))
+            link.retire()
+
+    def _ended(self, link: WorkerLink) -> None:
+        self._retired.remove(link)
+        others = (*self.links, *self._retired)
+        if all(other.address.worker_id != link.address.worker_id for other in others):
+            link.stats.forget()
 
     def _nobody(self, workers: int) -> Owned:
         """bool [layers, experts, workers], all false."""

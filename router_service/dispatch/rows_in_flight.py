@@ -96,13 +96,20 @@ class RowsInFlight:
         self._choose = choose
         self._send = send
         self._open = 0
-        self._combined: list[tuple[list[int], Tensor]] = []
+        self._combined: list[tuple[Sequence[int], Tensor]] = []
         self._single: list[tuple[list[int], Tensor]] = []
         self._missing: dict[int, tuple[int, int]] = {}
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def start(self, rows: Sequence[int]) -> None:
-        """Splits and sends these rows, ascending; those without an owner are parked."""
+    def start(self, rows: Sequence[int], broken: Sequence[int] = ()) -> None:
+        """Splits and sends `rows`, ascending; those without an owner are parked.
+
+        broken: rows that are not finite, or whose weights are not. No worker could answer them
+            with anything else; they come back as NaN, and only their own requests suffer.
+        """
+        if broken:
+            nan = self.x.new_full((len(broken), self.x.shape[1]), torch.nan)
+            self._combined.append((broken, nan))
         k = self.top_k
         self._open += 1
         self._split(rows, [(row, range(row * k, row * k + k)) for row in rows], frozenset())
@@ -120,7 +127,12 @@ class RowsInFlight:
 
     def failed(self, part: Part, worker_id: str, error: OrreryError) -> None:
         """Asks other workers for a part's rows at once; parks those that have no other owner."""
-        self._split(part.rows, part.pairs_by_row(), part.tried | {worker_id})
+        try:
+            self._split(part.rows, part.pairs_by_row(), part.tried | {worker_id})
+        except Exception as failure:  # noqa: BLE001
+            # Whoever waits for the rows has to hear of it; the link is not at fault.
+            if not self._done.done():
+                self._done.set_exception(failure)
         self._close_one()
 
     async def result(self, device: torch.device) -> RoutedRows:

@@ -26,11 +26,12 @@ from wire.errors import (
     DeadlineExceededError,
     ErrorCode,
     ExpertNotHeldError,
+    InternalError,
     OrreryError,
     UnavailableError,
     error_for,
 )
-from wire.frames import DispatchReply, ErrorReply
+from wire.frames import ErrorReply
 from wire.outbox import Outbox
 from wire.placement import WorkerAddress
 from wire.services import END_OF_STREAM, dispatch_stream
@@ -75,6 +76,7 @@ class WorkerLink:
         self._failures = 0
         self._next_id = 1
         self._outbox: Outbox | None = None
+        self._connected = False
         self._ask_again = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._calls = OpenCalls(self._loop, options.deadline_s, self._expire)
@@ -91,8 +93,13 @@ class WorkerLink:
         return self._calls.pairs
 
     @property
-    def ended(self) -> bool:
-        return self._task.done()
+    def idle(self) -> bool:
+        """No connection stands, and no call waits for an answer."""
+        return not self._connected and not self._calls
+
+    def when_ended(self, callback: Callable[[], None]) -> None:
+        """Has `callback` called once the link is through with everything."""
+        self._task.add_done_callback(lambda _: callback())
 
     def assign(self, wanted: NDArray[np.bool_], term: int) -> None:
         """What the newest placement says of this worker; bool [layers, experts] and its term.
@@ -148,6 +155,10 @@ class WorkerLink:
             except asyncio.CancelledError:
                 self._lose(UnavailableError("the link was closed"))
                 raise
+            except Exception as error:  # noqa: BLE001
+                # Nothing that a worker says may end its link: rows would wait for it for ever.
+                _log.exception("the link to worker %s failed", self.address.worker_id)
+                self._lose(InternalError(f"{type(error).__name__}: {error}"))
             await asyncio.sleep(self._options.backoff(self._failures))
             self._failures += 1
 
@@ -164,6 +175,7 @@ class WorkerLink:
             if self._refusal is not None:
                 return
             self._failures = 0
+            self._connected = True
             stream = dispatch_stream(channel)(metadata=(("orrery-router", self._router_id),))
             # Whoever reads sees the same end of the stream, and says why.
             broken = (grpc.aio.AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError)
@@ -172,6 +184,7 @@ class WorkerLink:
             try:
                 await self._read(stream)
             finally:
+                self._connected = False
                 stream.cancel()
                 self._outbox.close()
                 asking.cancel()
@@ -185,7 +198,7 @@ class WorkerLink:
             _log.warning("worker %s is not used: %s", self.address.worker_id, refusal)
         self._refusal = refusal
         self.held = self._requirements.held(description)
-        self._changed()
+        self._tell()
 
     async def _keep_asking(self, client: ExpertWorkerClient, stream: Any) -> None:
         """Asks again while there is doubt about the worker, or while it lacks something."""
@@ -197,6 +210,10 @@ class WorkerLink:
             try:
                 await self._ask(client)
             except OrreryError:
+                stream.cancel()
+                return
+            except Exception:  # noqa: BLE001
+                _log.exception("asking worker %s failed", self.address.worker_id)
                 stream.cancel()
                 return
             idle += 1
@@ -227,28 +244,26 @@ class WorkerLink:
         self.stats.received(len(message), time.perf_counter() - call.sent_at)
         if isinstance(answer, ErrorReply):
             self._refused(call, error_for(answer.code, answer.message), answer.expert)
-        elif not self._fits(answer, call):
-            self._refused(call, BadFrameError(f"an answer of shape {tuple(answer.rows.shape)}"))
+        elif (fault := self._requirements.fault(answer.rows, call.rows)) is not None:
+            self._refused(call, fault)
         else:
             self._strikes = 0
             call.replied(answer.rows)
         self._close_if_idle()
 
-    def _fits(self, answer: DispatchReply, call: Call) -> bool:
-        dtype = str(answer.rows.dtype).removeprefix("torch.")
-        shape = (call.rows, self._requirements.hidden_size)
-        return tuple(answer.rows.shape) == shape and dtype == self._requirements.dtype
-
     def _refused(self, call: Call, error: OrreryError, expert: int | None = None) -> None:
-        self.stats.failed(str(error.code))
-        if isinstance(error, ExpertNotHeldError) and expert is not None:
-            self.held[call.layer, expert] = False
-        else:
-            self._strikes += 1
-            self._refusal = f"{error.code}: {error}"
-        self._ask_again.set()
-        self._changed()
-        call.failed(error)
+        try:
+            self.stats.failed(str(error.code))
+            known = expert is not None and expert < self.held.shape[1]
+            if isinstance(error, ExpertNotHeldError) and known:
+                self.held[call.layer, expert] = False
+            else:
+                self._strikes += 1
+                self._refusal = f"{error.code}: {error}"
+            self._ask_again.set()
+            self._tell()
+        finally:
+            call.failed(error)
 
     def _expire(self, request_id: int) -> None:
         call = self._calls.end(request_id)
@@ -260,12 +275,19 @@ class WorkerLink:
         if self.usable:
             _log.warning("worker %s is lost: %s", self.address.worker_id, error)
         self._refusal = f"{error.code}: {error}"
-        self._changed()
+        self._tell()
         for request_id in self._calls.ids:
             call = self._calls.end(request_id)
             if call is not None:
                 self.stats.failed(str(ErrorCode.UNAVAILABLE))
                 call.failed(UnavailableError(str(error)))
+
+    def _tell(self) -> None:
+        try:
+            self._changed()
+        except Exception:  # noqa: BLE001
+            # A listener's mistake must not end the link, nor keep a call from being failed.
+            _log.exception("a change of worker %s was not taken", self.address.worker_id)
 
     def _close_if_idle(self) -> None:
         if self._retired and not self._calls:
