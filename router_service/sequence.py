@@ -17,6 +17,8 @@ class Sequence:
     computed: tokens whose keys are valid in the KV cache.
     block_table: KV blocks that cover at least `computed` positions.
     block_hashes: names of the full blocks that are valid, in order.
+    block_names: names of its first full blocks, valid or not, as far as they have been asked for;
+        tokens are only ever appended, so they stay.
     in_flight: inside a micro-batch now, so that its blocks must not be given away.
     missing: the (layer, expert) that it is parked for.
     """
@@ -34,6 +36,7 @@ class Sequence:
         self.computed = 0
         self.block_table: list[int] = []
         self.block_hashes: list[bytes] = []
+        self.block_names: list[bytes] = []
         self.in_flight = False
         self.finished = False
         self.missing: tuple[int, int] | None = None
