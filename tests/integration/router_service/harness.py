@@ -121,7 +121,7 @@ def _kinds(max_tokens: int) -> list[SamplingParams]:
         replace(base, temperature=1.5, top_k=40, logprobs=20),
         replace(base, temperature=1.2, min_p=0.05, logprobs=0),
         replace(base, presence_penalty=0.7, frequency_penalty=0.4, repetition_penalty=1.3),
-        replace(base, temperature=0.0, repetition_penalty=1.5, logit_bias={5: 3.0, 9: -4.0}),
+        replace(base, temperature=0.0, repetition_penalty=1.5, logit_bias={5: 3.1, 9: -4.3}),
         replace(base, temperature=0.8, top_k=20, top_p=0.8, min_p=0.02, min_tokens=4),
         replace(base, stop=tuple("aeiout"), stop_token_ids=tuple(range(20, 60)), min_tokens=2),
     ]
