@@ -16,7 +16,7 @@ from kimi_k2.tokenizer import Tokenizer
 from monitoring.metrics import RouterMetrics
 from router_service.config import EngineConfig
 from router_service.engine import Engine
-from router_service.outputs import FinishReason, TokenLogprobs
+from router_service.outputs import FinishReason, RequestOutput, TokenLogprobs
 from router_service.request import Request
 from router_service.request_stream import RequestStream
 from router_service.sampling import SamplingParams
@@ -76,7 +76,11 @@ class Bench:
 
 
 async def collect(stream: RequestStream) -> Result:
-    outputs = [output async for output in stream]
+    return result_of([output async for output in stream])
+
+
+def result_of(outputs: Sequence[RequestOutput]) -> Result:
+    """Raises the error with which the request ended, if it did."""
     last = outputs[-1]
     assert last.finish_reason is not None
     if last.error is not None:
