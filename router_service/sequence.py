@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cached_property
 
 from router_service.outputs import Ending, OutputSink, RequestOutput, TokenLogprobs
 from router_service.request import Request
@@ -32,7 +33,6 @@ class Sequence:
         self.stops = stops
         self.tokens: list[int] = [*request.prompt_token_ids, *request.output_token_ids]
         self.output_counts: Counter[int] = Counter(request.output_token_ids)
-        self.prompt_ids: frozenset[int] = frozenset(request.prompt_token_ids)
         self.computed = 0
         self.block_table: list[int] = []
         self.block_hashes: list[bytes] = []
@@ -46,6 +46,11 @@ class Sequence:
         self.arrived_at = now
         self.scheduled_at: float | None = None
         self.last_token_at: float | None = None
+
+    @cached_property
+    def prompt_ids(self) -> frozenset[int]:
+        """Made on demand: only a repetition penalty asks for it."""
+        return frozenset(self.request.prompt_token_ids)
 
     @property
     def prompt_length(self) -> int:
