@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import sys
 import threading
 import time
@@ -70,6 +71,9 @@ def main() -> int:
     except ClusterError as error:
         emit({"event": "error", "message": str(error)})
         return error.exit_code
+    finally:
+        # Who made it may have been killed.
+        shutil.rmtree(spec["scratch"], ignore_errors=True)
     return 0
 
 

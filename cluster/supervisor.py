@@ -13,6 +13,7 @@ import json
 import math
 import os
 import queue
+import secrets
 import signal
 import socket
 import subprocess
@@ -58,7 +59,9 @@ def supervise(
         _signals(inbox),
         home.open_log() as log,
         # Short, for sockets: their paths must stay below 108 characters.
-        tempfile.TemporaryDirectory(prefix="orrery-", dir="/tmp") as scratch,
+        tempfile.TemporaryDirectory(
+            prefix="orrery-", dir="/tmp", ignore_cleanup_errors=True
+        ) as scratch,
     ):
         child = subprocess.Popen(
             [sys.executable, "-m", "cluster.launch"],
@@ -77,7 +80,10 @@ def supervise(
         try:
             check()
             told = True
-            _tell(child, {"config": to_tree(config), "journal": str(home.journal)})
+            _tell(
+                child,
+                {"config": to_tree(config), "journal": str(home.journal), "scratch": scratch},
+            )
             failure = _follow(child, inbox, on_event)
         finally:
             _end(child, _SWEEP_S if told else 0.0)
@@ -124,6 +130,9 @@ def environment(base: Mapping[str, str], config: ClusterConfig, scratch: Path) -
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_worker_niceness": "0",
     }
+    if not config.ray.address:
+        # Ray listens on every interface of the machine; only our own processes may talk to ours.
+        defaults |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     return {**defaults, **base, "PYTHONPATH": os.pathsep.join(paths)}
 
 

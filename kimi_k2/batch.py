@@ -47,7 +47,10 @@ class ForwardResult:
     missing: row to the (layer, logical expert) without a live copy, for each row that could not be
         computed. Later rows of the same segment are void too, and so is what this pass wrote for
         them to the KV cache: the engine replays from the first missing row.
+    broken: rows with a result that is not finite. What the pass wrote to the KV cache for the
+        row's segment may be no better: nobody may have those blocks before they are wiped.
     """
 
     logits: Tensor
     missing: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    broken: frozenset[int] = frozenset()

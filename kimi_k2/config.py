@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +103,7 @@ class ModelConfig:
             ConfigError: a field is missing, has the wrong type, or cannot be served.
         """
         fields = _Fields(_text_config(raw))
-        eos = fields.get("eos_token_id") if eos_token_id is None else eos_token_id
+        eos = _first_given(eos_token_id, fields.get("eos_token_id"), raw.get("eos_token_id"))
         _refuse_other_architectures(fields)
         config = cls(
             vocab_size=fields.size("vocab_size"),
@@ -124,17 +125,17 @@ class ModelConfig:
             num_experts_per_tok=fields.size("num_experts_per_tok"),
             first_k_dense_replace=fields.count("first_k_dense_replace", 0),
             moe_layer_freq=fields.size("moe_layer_freq", 1),
-            norm_topk_prob=bool(fields.get("norm_topk_prob", True)),
+            norm_topk_prob=fields.flag("norm_topk_prob", True),
             max_position_embeddings=fields.size("max_position_embeddings"),
-            rms_norm_eps=fields.number("rms_norm_eps"),
+            rms_norm_eps=fields.number("rms_norm_eps", above=0.0),
             rope_theta=_rope_theta(fields),
-            tie_word_embeddings=bool(fields.get("tie_word_embeddings", False)),
+            tie_word_embeddings=fields.flag("tie_word_embeddings", False),
             rope_scaling=_yarn(fields),
             quantization=ExpertQuantization.from_config(
                 fields.get("quantization_config") or raw.get("quantization_config")
             ),
-            eos_token_ids=_ids(eos),
-            bos_token_id=fields.get("bos_token_id"),
+            eos_token_ids=_ids("eos_token_id", eos, fields.size("vocab_size")),
+            bos_token_id=_bos(fields),
         )
         _check_gate(config)
         return config
@@ -161,11 +162,20 @@ class _Fields:
             raise ConfigError(f"config.json: {name} must be at least 1")
         return value
 
-    def number(self, name: str) -> float:
+    def number(self, name: str, above: float = -math.inf) -> float:
         value = self.get(name)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ConfigError(f"config.json: {name} must be a number, not {value!r}")
+        if not above < value < math.inf:
+            bound = "finite" if above == -math.inf else f"finite and above {above:g}"
+            raise ConfigError(f"config.json: {name} must be {bound}, not {value!r}")
         return float(value)
+
+    def flag(self, name: str, default: bool) -> bool:
+        value = self.get(name, default)
+        if not isinstance(value, bool):
+            raise ConfigError(f"config.json: {name} must be true or false, not {value!r}")
+        return value
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:
@@ -217,7 +227,7 @@ def _rope_parameters(fields: _Fields) -> Mapping[str, Any]:
 
 def _rope_theta(fields: _Fields) -> float:
     theta = fields.get("rope_theta", _rope_parameters(fields).get("rope_theta", 10000.0))
-    return _Fields({"rope_theta": theta}).number("rope_theta")
+    return _Fields({"rope_theta": theta}).number("rope_theta", above=0.0)
 
 
 def _yarn(fields: _Fields) -> YarnConfig | None:
@@ -230,10 +240,23 @@ def _yarn(fields: _Fields) -> YarnConfig | None:
     return YarnConfig.from_dict(parameters)
 
 
-def _ids(value: object) -> tuple[int, ...]:
+def _first_given(*values: object) -> object:
+    return next((value for value in values if value is not None), None)
+
+
+def _bos(fields: _Fields) -> int | None:
+    ids = _ids("bos_token_id", fields.get("bos_token_id"), fields.size("vocab_size"))
+    return ids[0] if ids else None
+
+
+def _ids(name: str, value: object, vocab_size: int) -> tuple[int, ...]:
     ids = value if isinstance(value, list | tuple) else () if value is None else (value,)
     if not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
-        raise ConfigError(f"eos_token_id must be a token id or a list of them, not {value!r}")
+        raise ConfigError(f"{name} must be a token id or a list of them, not {value!r}")
+    if not all(0 <= i < vocab_size for i in ids):
+        raise ConfigError(
+            f"{name} {value!r} is outside the vocabulary: ids are below vocab_size {vocab_size}"
+        )
     return tuple(ids)
 
 

@@ -37,3 +37,7 @@ class LatentCache:
     def write(self, layer: int, slots: Tensor, rows: Tensor) -> None:
         """Puts rows [n, latent_dim] at slots [n] int64 (block * BLOCK_SIZE + offset)."""
         self.pages[layer].view(-1, self.pages.shape[-1]).index_copy_(0, slots, rows)
+
+    def wipe(self, block: int) -> None:
+        """Zeroes one block in every layer."""
+        self.pages[:, block].zero_()

@@ -32,6 +32,10 @@ class Model:
         numerics = self.numerics
         return LatentCache.empty(self.config, num_blocks, numerics.dtype, numerics.device)
 
+    def wipe(self, cache: LatentCache, block: int) -> None:
+        """Makes a KV block that nobody uses what it was at first."""
+        cache.wipe(block)
+
     async def forward(
         self, batch: MicroBatch, cache: LatentCache, experts: Experts
     ) -> ForwardResult:
@@ -52,7 +56,11 @@ class Model:
             x = await self._feed_forward(x, layer, number, experts, parking)
             if parking.all_parked:
                 break
-        return ForwardResult(logits=self._logits(x, batch.logit_rows), missing=parking.missing)
+        return ForwardResult(
+            logits=self._logits(x, batch.logit_rows),
+            missing=parking.missing,
+            broken=_broken(x[:rows]),
+        )
 
     async def _feed_forward(
         self, x: Tensor, layer: LayerWeights, number: int, experts: Experts, parking: Parking
@@ -78,3 +86,9 @@ class Model:
         chosen = self.numerics.pad_rows(x.index_select(0, wanted))
         logits = self.numerics.linear(self._norm(chosen, self._weights.norm), self._weights.lm_head)
         return logits[: len(logit_rows)].float()
+
+
+def _broken(x: Tensor) -> frozenset[int]:
+    """Rows of the residual stream that are not finite: once they are, they stay so to its end."""
+    finite = x.isfinite().all(dim=1).cpu()
+    return frozenset(() if bool(finite.all()) else (~finite).nonzero()[:, 0].tolist())

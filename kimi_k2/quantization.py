@@ -64,6 +64,7 @@ def _block_size(raw: Any) -> tuple[int, int]:
 
 
 def _pack_quantized(raw: Mapping[str, Any]) -> ExpertQuantization:
+    _refuse_more_than_one_group(raw.get("config_groups"))
     match raw:
         case {
             "format": ExpertFormat.PACK_QUANTIZED.value,
@@ -75,10 +76,11 @@ def _pack_quantized(raw: Mapping[str, Any]) -> ExpertQuantization:
                         "symmetric": True,
                         "strategy": "group",
                         "group_size": int(group_size),
-                    }
+                    } as weights
                 }
             },
         } if group_size > 0 and group_size % 8 == 0:
+            _refuse_other_orders(weights)
             return ExpertQuantization(
                 format=ExpertFormat.PACK_QUANTIZED, num_bits=4, group=(1, group_size)
             )
@@ -86,3 +88,20 @@ def _pack_quantized(raw: Mapping[str, Any]) -> ExpertQuantization:
         "config.json: of compressed-tensors only format 'pack-quantized' with symmetric 4-bit"
         " integer weights in groups of a multiple of 8 is served"
     )
+
+
+def _refuse_more_than_one_group(groups: Any) -> None:
+    if isinstance(groups, dict) and len(groups) > 1:
+        raise ConfigError(
+            f"config.json: config_groups has {', '.join(map(repr, sorted(groups)))}: a checkpoint"
+            " whose weights are quantized in more than one way is not served, only one group"
+        )
+
+
+def _refuse_other_orders(weights: Mapping[str, Any]) -> None:
+    """With an order of activations a weight's scale is not found by its place."""
+    if weights.get("actorder"):
+        raise ConfigError(
+            f"config.json: actorder {weights['actorder']!r} is not served: groups must be made of"
+            " adjacent weights"
+        )

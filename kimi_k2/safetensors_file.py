@@ -24,6 +24,8 @@ from kimi_k2.errors import CheckpointError
 _LENGTH = struct.Struct("<Q")
 _MAX_HEADER = 1 << 28
 _MAX_BUFFERS = 512
+_SAMPLES = 64
+_SAMPLE_BYTES = 4096
 _ITEM_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
 _ITEM_SIZES |= {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
@@ -74,6 +76,21 @@ class SafetensorsFile:
 
     def names(self) -> list[str]:
         return list(self._header)
+
+    def samples(self) -> Iterator[bytes]:
+        """Pieces of the data, at fixed fractions of it.
+
+        Raises:
+            CheckpointError: the file cannot be read.
+        """
+        last = max(0, self.size - self._data_start - _SAMPLE_BYTES)
+        try:
+            with self.path.open("rb") as file:
+                for number in range(_SAMPLES):
+                    offset = self._data_start + last * number // (_SAMPLES - 1)
+                    yield os.pread(file.fileno(), _SAMPLE_BYTES, offset)
+        except OSError as error:
+            raise CheckpointError(f"shard {self.path} cannot be read: {error.strerror}") from error
 
     def entry(self, name: str) -> TensorEntry:
         """Where a tensor lies.

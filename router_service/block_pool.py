@@ -48,6 +48,10 @@ class BlockPool:
         self._references[block] = 1
         return block, evicted
 
+    def is_cached(self, block: int) -> bool:
+        """Whether it is idle with findable content, so that sharing it leaves one less to take."""
+        return block in self._cached
+
     def share(self, block: int) -> None:
         """One more reference to a used or cached block."""
         self._cached.pop(block, None)

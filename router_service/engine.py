@@ -6,7 +6,8 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
 
 import torch
 
@@ -75,7 +76,11 @@ class Engine:
         self._loop: asyncio.Task[None] | None = None
         self._refusal: OrreryError | None = UnavailableError("the engine is not started")
         self.failed = asyncio.Event()
-        self.kv = KVCache(config.kv_blocks, prefix_cache=config.prefix_cache)
+        self.kv = KVCache(
+            config.kv_blocks,
+            prefix_cache=config.prefix_cache,
+            wipe=partial(model.wipe, self._tensors),
+        )
         self.scheduler = Scheduler(config, self.kv)
         self.max_model_len = min(
             config.max_model_len or model.config.max_position_embeddings,
@@ -218,12 +223,19 @@ class Engine:
         began = _now()
         batch = plan.micro_batch(self._device)
         result = await self._model.forward(batch, self._tensors, self._experts)
-        sampling = self.scheduler.settle(plan, result.missing, _now())
+        sampling = self.scheduler.settle(plan, result.missing, _now(), result.broken)
+        if result.broken:
+            self._end_broken(plan, result.broken)
         rows = [batch.logit_rows.index(planned.last_row) for planned in sampling]
         logits = result.logits if len(rows) == len(batch.logit_rows) else result.logits[rows]
         sequences = [planned.sequence for planned in sampling]
         self._accept_all(sequences, self._sampler.sample(logits, sequences))
         self._telemetry.stepped(plan, _now() - began)
+
+    def _end_broken(self, plan: StepPlan, broken: Collection[int]) -> None:
+        ending = [p.sequence for p in plan.segments if not p.intact(broken)]
+        _log.error("%d rows of a micro-batch are not finite", len(broken))
+        self._end_now([seq for seq in ending if not seq.finished], _not_finite())
 
     def _accept_all(self, sequences: list[Sequence], choices: list[Choice]) -> None:
         outputs: list[tuple[Sequence, RequestOutput]] = []
@@ -236,7 +248,7 @@ class Engine:
 
     def _accept(self, seq: Sequence, choice: Choice) -> RequestOutput:
         if choice.token is None:
-            return self._end(seq, _error(InternalError("the model's logits are not finite")))
+            return self._end(seq, _error(_not_finite()))
         seq.append(choice.token)
         self._telemetry.generated(seq, _now())
         ending = seq.stops.push(choice.token)
@@ -287,6 +299,10 @@ class Engine:
 
 def _error(error: OrreryError) -> Ending:
     return Ending(reason=FinishReason.ERROR, error=error)
+
+
+def _not_finite() -> InternalError:
+    return InternalError("what the model computed for this request is not finite")
 
 
 def _typed(error: BaseException) -> OrreryError:

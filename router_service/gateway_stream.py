@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 
 import grpc
@@ -11,9 +12,11 @@ from router_service.engine import Engine
 from router_service.messages import outputs_to_message, request_from_message
 from router_service.outputs import FinishReason, RequestOutput
 from router_service.sequence import Sequence
-from wire.errors import InvalidRequestError, OrreryError
+from wire.errors import InternalError, InvalidRequestError, OrreryError
 from wire.generated import orrery_pb2 as pb
 from wire.services import Context
+
+_log = logging.getLogger(__name__)
 
 
 class GatewayStream:
@@ -30,19 +33,33 @@ class GatewayStream:
         self._all_ended = asyncio.Event()
 
     async def run(self, requests: AsyncIterator[pb.GenerateRequest], context: Context) -> None:
-        """Serves the stream to its end."""
+        """Serves the stream to its end.
+
+        Raises:
+            InternalError: the outputs cannot be written; what runs is aborted.
+        """
         writer = asyncio.create_task(self._write(context), name="generate-writer")
+        reader = asyncio.create_task(self._read(requests), name="generate-reader")
         try:
-            async for message in requests:
-                self._take(message)
-            self._note_ended()
-            await self._all_ended.wait()
-            await self._steps.join()
+            await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
+            if writer.done():
+                _log.error("a gateway's stream has broken", exc_info=writer.exception())
+                raise InternalError("the outputs of this stream cannot be written")
+            await reader
         finally:
             writer.cancel()
-            await asyncio.gather(writer, return_exceptions=True)
+            reader.cancel()
+            await asyncio.gather(writer, reader, return_exceptions=True)
             for seq in list(self._open.values()):
                 self._engine.abort(seq)
+
+    async def _read(self, requests: AsyncIterator[pb.GenerateRequest]) -> None:
+        """Takes every request, and waits until the last output is written."""
+        async for message in requests:
+            self._take(message)
+        self._note_ended()
+        await self._all_ended.wait()
+        await self._steps.join()
 
     def deliver(self, outputs: list[RequestOutput]) -> None:
         """See `OutputSink`."""

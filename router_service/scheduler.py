@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from router_service.config import EngineConfig
 from router_service.kv_cache import KVCache
@@ -74,32 +74,43 @@ class Scheduler:
         for seq in self._decoding():
             self._plan(segments, seq, 1)
         budget = PromptBudget.of(self._config)
-        for seq in self._prefilling():
+        prefilling = self._prefilling()
+        for number, seq in enumerate(prefilling, start=1):
             if budget.spent:
                 break
-            self._plan(segments, seq, budget.chunk(seq))
+            others = number < len(prefilling) or bool(self._waiting)
+            self._plan(segments, seq, budget.chunk(seq, others=others))
         while not budget.spent and (admitted := self._admit()) is not None:
-            self._plan(segments, admitted, budget.chunk(admitted))
+            self._plan(segments, admitted, budget.chunk(admitted, others=bool(self._waiting)))
         return StepPlan(segments=tuple(segments)) if segments else None
 
     def settle(
-        self, plan: StepPlan, missing: Mapping[int, tuple[int, int]], now: float
+        self,
+        plan: StepPlan,
+        missing: Mapping[int, tuple[int, int]],
+        now: float,
+        broken: Collection[int] = (),
     ) -> list[PlannedSegment]:
         """Takes a micro-batch back; returns the segments from which a token follows.
 
         Rows from a sequence's first missing one on are void: it is parked and starts there again.
+        Nothing counts as computed of a segment with a broken row; the caller ends its sequence.
 
         Args:
-            missing: as in `ForwardResult`.
+            missing, broken: as in `ForwardResult`.
         """
         sampling: list[PlannedSegment] = []
         for planned in plan.segments:
             seq = planned.sequence
             seq.in_flight = False
+            spoilt = not planned.intact(broken)
+            if spoilt:
+                self._kv.taint(planned.written)
             if seq.finished:
                 self._leave(seq)
+            if seq.finished or spoilt:
                 continue
-            rows = range(planned.start, planned.start + planned.length)
+            rows = planned.row_numbers
             void = next((row for row in rows if row in missing), None) if missing else None
             valid = planned.length if void is None else void - planned.start
             seq.computed = planned.position + valid
@@ -116,6 +127,8 @@ class Scheduler:
         """Takes a failed micro-batch back; nothing of it counts as computed."""
         for planned in plan.segments:
             planned.sequence.in_flight = False
+            # Nobody has looked at what it wrote.
+            self._kv.taint(planned.written)
             if planned.sequence.finished:
                 self._leave(planned.sequence)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cached_property
 
 from router_service.outputs import Ending, OutputSink, RequestOutput, TokenLogprobs
 from router_service.request import Request
@@ -17,6 +18,8 @@ class Sequence:
     computed: tokens whose keys are valid in the KV cache.
     block_table: KV blocks that cover at least `computed` positions.
     block_hashes: names of the full blocks that are valid, in order.
+    block_names: names of its first full blocks, valid or not, as far as they have been asked for;
+        tokens are only ever appended, so they stay.
     in_flight: inside a micro-batch now, so that its blocks must not be given away.
     missing: the (layer, expert) that it is parked for.
     """
@@ -30,10 +33,10 @@ class Sequence:
         self.stops = stops
         self.tokens: list[int] = [*request.prompt_token_ids, *request.output_token_ids]
         self.output_counts: Counter[int] = Counter(request.output_token_ids)
-        self.prompt_ids: frozenset[int] = frozenset(request.prompt_token_ids)
         self.computed = 0
         self.block_table: list[int] = []
         self.block_hashes: list[bytes] = []
+        self.block_names: list[bytes] = []
         self.in_flight = False
         self.finished = False
         self.missing: tuple[int, int] | None = None
@@ -43,6 +46,11 @@ class Sequence:
         self.arrived_at = now
         self.scheduled_at: float | None = None
         self.last_token_at: float | None = None
+
+    @cached_property
+    def prompt_ids(self) -> frozenset[int]:
+        """Made on demand: only a repetition penalty asks for it."""
+        return frozenset(self.request.prompt_token_ids)
 
     @property
     def prompt_length(self) -> int:

@@ -29,6 +29,10 @@ class ServedModel(Protocol):
         """The tensors behind so many KV blocks."""
         ...
 
+    def wipe(self, cache: Any, block: int) -> None:
+        """Makes the content of one KV block finite, whatever it was."""
+        ...
+
     async def forward(self, batch: MicroBatch, cache: Any, experts: Experts) -> ForwardResult:
         """One pass over a micro-batch; suspends only while experts compute."""
         ...

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
 from torch import device
 
 from kimi_k2.batch import MicroBatch, Segment
+from kimi_k2.latent_cache import BLOCK_SIZE
 from router_service.kv_cache import blocks_for
 from router_service.sequence import Sequence
 
@@ -29,6 +31,20 @@ class PlannedSegment:
     @property
     def last_row(self) -> int:
         return self.start + self.length - 1
+
+    @property
+    def row_numbers(self) -> range:
+        return range(self.start, self.start + self.length)
+
+    def intact(self, broken: Collection[int]) -> bool:
+        """Whether none of its rows is among the broken ones."""
+        return not broken or not any(row in broken for row in self.row_numbers)
+
+    @property
+    def written(self) -> list[int]:
+        """The KV blocks that its rows are written to."""
+        end = blocks_for(self.position + self.length)
+        return self.sequence.block_table[self.position // BLOCK_SIZE : end]
 
 
 @dataclass(frozen=True, kw_only=True)

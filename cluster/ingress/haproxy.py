@@ -8,10 +8,13 @@ it, but takes the path of a binary.
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 
 from cluster.errors import StartError
+
+_NAMED_BY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 
 
 def write_haproxy(folder: Path) -> Path:
@@ -30,10 +33,11 @@ def write_haproxy(folder: Path) -> Path:
         ) from error
     path = folder / "haproxy"
     try:
+        named = os.environ.get(_NAMED_BY)
+        if named and Path(named).absolute() == path.absolute():
+            # As it is where `ray start` is called: our own script, which may not be there yet.
+            del os.environ[_NAMED_BY]
         binary = get_haproxy_binary()
-        if Path(binary).absolute() == path.absolute():
-            # The environment names our own script, as it should where `ray start` is called.
-            return path.absolute()
         script = f'#!/bin/sh\nexec {shlex.quote(binary)} -dS "$@"\n'
         path.write_text(script, encoding="utf-8")
         path.chmod(0o755)

@@ -91,6 +91,12 @@ class Orrery:
             if text in line:
                 return
 
+    @property
+    def server(self) -> int:
+        """The server's process id."""
+        assert self._server is not None
+        return self._server.pid
+
     def signal(self, number: signal.Signals) -> None:
         assert self._server is not None
         self._server.send_signal(number)

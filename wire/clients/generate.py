@@ -26,6 +26,7 @@ class GenerateStream:
         self._call = generate_stream(channel)()
         self._outputs: dict[str, RequestStream] = {}
         self._writing = asyncio.Lock()
+        self._writes: set[asyncio.Task[None]] = set()
         self._lost: OrreryError | None = None
         self._reader = asyncio.get_running_loop().create_task(self._read())
 
@@ -50,7 +51,13 @@ class GenerateStream:
             raise InvalidRequestError(f"request_id {submit.request_id!r} is in use")
         stream = RequestStream(submit.request_id)
         self._outputs[submit.request_id] = stream
-        await self._write(pb.GenerateRequest(submit=submit))
+        # Shielded: gRPC ends the whole stream when a write on it is cancelled.
+        written = self._start(pb.GenerateRequest(submit=submit))
+        try:
+            await asyncio.shield(written)
+        except asyncio.CancelledError:
+            self._give_up(stream)
+            raise
         return stream
 
     async def abort(self, request_id: str) -> None:
@@ -59,34 +66,61 @@ class GenerateStream:
         Does nothing for a request that has ended or a stream that is lost.
         """
         if request_id in self._outputs and self._lost is None:
-            await self._write(pb.GenerateRequest(abort=pb.Abort(request_id=request_id)))
+            message = pb.GenerateRequest(abort=pb.Abort(request_id=request_id))
+            await asyncio.shield(self._start(message))
 
     async def close(self) -> None:
         """Closes the stream, which aborts what still runs on it."""
         self._lose(UnavailableError("the stream to the router was closed"))
         self._call.cancel()
         self._reader.cancel()
-        await asyncio.gather(self._reader, return_exceptions=True)
+        await asyncio.gather(self._reader, *self._writes, return_exceptions=True)
+
+    def _start(self, message: pb.GenerateRequest) -> asyncio.Task[None]:
+        """A write that goes on whatever becomes of its caller."""
+        write = asyncio.get_running_loop().create_task(self._write(message))
+        self._writes.add(write)
+        write.add_done_callback(self._writes.discard)
+        return write
+
+    def _give_up(self, stream: RequestStream) -> None:
+        """Forgets a request whose submitter has left, and has the router end it."""
+        if self._outputs.get(stream.request_id) is stream:
+            del self._outputs[stream.request_id]
+            if self._lost is None:
+                self._start(pb.GenerateRequest(abort=pb.Abort(request_id=stream.request_id)))
 
     async def _write(self, message: pb.GenerateRequest) -> None:
         # gRPC takes one write at a time on a stream.
         async with self._writing:
+            if self._lost is not None:
+                return
             try:
                 await self._call.write(message)
             except grpc.aio.AioRpcError as failure:
                 self._lose(error_of(failure))
             except asyncio.InvalidStateError:
                 self._lose(UnavailableError("the stream to the router has ended"))
+            except asyncio.CancelledError:
+                # gRPC's way to say that the call was cancelled under the write.
+                self._lose(UnavailableError("the stream to the router was cancelled"))
 
     async def _read(self) -> None:
         try:
             while (step := await self._call.read()) is not END_OF_STREAM:
+                if not isinstance(step, pb.StepOutput):
+                    # gRPC logs what it cannot decode and reads on with None.
+                    self._lose(UnavailableError("the router sent a message that cannot be read"))
+                    return
                 for output in step.outputs:
                     self._deliver(output)
+            self._lose(UnavailableError("the router ended the stream"))
         except grpc.aio.AioRpcError as failure:
             self._lose(error_of(failure))
-        else:
-            self._lose(UnavailableError("the router ended the stream"))
+        finally:
+            # However the reading has ended, nobody may wait for more of it.
+            self._lose(UnavailableError("the stream to the router has broken"))
+            self._call.cancel()
 
     def _deliver(self, output: pb.RequestOutput) -> None:
         stream = self._outputs.get(output.request_id)

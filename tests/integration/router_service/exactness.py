@@ -17,6 +17,7 @@ SHAPES = (
     EngineConfig(prefix_cache=True, micro_batches=4, prefill_chunk=33, max_running=11),
     EngineConfig(prefix_cache=False, micro_batches=2, prefill_chunk=7),
     EngineConfig(prefix_cache=True, micro_batches=2, prefill_chunk=300, max_running=3),
+    EngineConfig(prefix_cache=False, micro_batches=2, prefill_chunk=128, attention_budget=2500),
 )
 """Ways to run one batch that must not differ in a single bit."""
 

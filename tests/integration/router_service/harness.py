@@ -16,7 +16,7 @@ from kimi_k2.tokenizer import Tokenizer
 from monitoring.metrics import RouterMetrics
 from router_service.config import EngineConfig
 from router_service.engine import Engine
-from router_service.outputs import FinishReason, TokenLogprobs
+from router_service.outputs import FinishReason, RequestOutput, TokenLogprobs
 from router_service.request import Request
 from router_service.request_stream import RequestStream
 from router_service.sampling import SamplingParams
@@ -76,7 +76,11 @@ class Bench:
 
 
 async def collect(stream: RequestStream) -> Result:
-    outputs = [output async for output in stream]
+    return result_of([output async for output in stream])
+
+
+def result_of(outputs: Sequence[RequestOutput]) -> Result:
+    """Raises the error with which the request ended, if it did."""
     last = outputs[-1]
     assert last.finish_reason is not None
     if last.error is not None:
@@ -121,7 +125,7 @@ def _kinds(max_tokens: int) -> list[SamplingParams]:
         replace(base, temperature=1.5, top_k=40, logprobs=20),
         replace(base, temperature=1.2, min_p=0.05, logprobs=0),
         replace(base, presence_penalty=0.7, frequency_penalty=0.4, repetition_penalty=1.3),
-        replace(base, temperature=0.0, repetition_penalty=1.5, logit_bias={5: 3.0, 9: -4.0}),
+        replace(base, temperature=0.0, repetition_penalty=1.5, logit_bias={5: 3.1, 9: -4.3}),
         replace(base, temperature=0.8, top_k=20, top_p=0.8, min_p=0.02, min_tokens=4),
         replace(base, stop=tuple("aeiout"), stop_token_ids=tuple(range(20, 60)), min_tokens=2),
     ]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 
 import pytest
 
+from kimi_k2.latent_cache import BLOCK_SIZE
 from router_service.config import EngineConfig
-from router_service.outputs import FinishReason
+from router_service.engine import Engine
+from router_service.outputs import FinishReason, RequestOutput
+from router_service.request import Request
+from router_service.request_stream import RequestStream
 from tests.integration.router_service import exactness
-from tests.integration.router_service.harness import Bench, Result, mixed_requests
+from tests.integration.router_service.harness import Bench, Result, mixed_requests, result_of
 from tests.support.deadline import run_async as run_bounded
 
 run_async = partial(run_bounded, seconds=exactness.SECONDS)
@@ -48,14 +53,25 @@ def test_a_replay_at_every_cut(bench: Bench, expected: list[Result]) -> None:
 def test_the_prefix_cache_filled_by_an_earlier_run(bench: Bench, expected: list[Result]) -> None:
     requests = mixed_requests(bench.model.config.vocab_size)
 
-    async def twice() -> list[Result]:
-        config = EngineConfig(prefill_chunk=90)
-        doubled = [*requests, *requests]
-        got, engine = await bench.together(doubled, config)
-        assert engine.kv.pool.cached > 0
-        return got
+    async def twice() -> tuple[list[Result], list[Result]]:
+        engine = bench.engine(EngineConfig(prefill_chunk=90))
+        engine.start()
+        first = await asyncio.gather(*(outputs_of(engine, request) for request in requests))
+        second = await asyncio.gather(*(outputs_of(engine, request) for request in requests))
+        await engine.stop()
+        for *_, last in second:
+            # All full blocks of the prompt, but never its last token.
+            assert last.cached_tokens == (last.prompt_tokens - 1) // BLOCK_SIZE * BLOCK_SIZE
+        assert sum(last.cached_tokens > 0 for *_, last in second) >= 10
+        return [result_of(outputs) for outputs in first], [result_of(o) for o in second]
 
-    assert not exactness.differences([*requests, *requests], run_async(twice()), expected * 2)
+    first, second = run_async(twice())
+    assert not exactness.differences(requests, first, expected)
+    assert not exactness.differences(requests, second, expected)
+
+
+async def outputs_of(engine: Engine, request: Request) -> list[RequestOutput]:
+    return [output async for output in RequestStream(engine, request)]
 
 
 def test_bfloat16_activations(half_bench: Bench) -> None:

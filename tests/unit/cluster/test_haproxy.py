@@ -38,9 +38,13 @@ def test_without_haproxy_the_start_fails_clearly(
 def test_an_environment_that_names_our_own_script_is_no_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = write_haproxy(tmp_path).read_text()
-    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", str(tmp_path / "haproxy"))
-    assert write_haproxy(tmp_path).read_text() == before
+    first, second = tmp_path / "1", tmp_path / "2"
+    first.mkdir()
+    second.mkdir()
+    expected = write_haproxy(first).read_text()
+    for _ in range(2):
+        monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", str(second / "haproxy"))
+        assert write_haproxy(second).read_text() == expected
 
 
 def test_elsewhere_the_start_says_that_it_needs_linux(

@@ -51,6 +51,10 @@ def test_the_environment_of_ray() -> None:
     ports = {name: value for name, value in made.items() if name.endswith("_PORT")}
     assert len(set(ports.values())) == 3
     assert made["RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"] == "4071"
+    assert made["RAY_AUTH_MODE"] == "token"
+    assert made["RAY_AUTH_TOKEN"] != environment(base, config, Path("/tmp/x"))["RAY_AUTH_TOKEN"]
+    joining = read_config({"ray": {"address": "10.0.0.7:6379"}})
+    assert "RAY_AUTH_MODE" not in environment(base, joining, Path("/tmp/x"))
     assert made["RAY_SERVE_HAPROXY_SOCKET_PATH"].startswith("/tmp/orrery-12345678/")
 
 

@@ -121,6 +121,27 @@ def test_model_hash_changes_with_the_model(int4_dir: Path, broken: Path) -> None
     assert Checkpoint(broken).model_hash != wanted
 
 
+def test_model_hash_changes_with_the_weights(int4_dir: Path, broken: Path) -> None:
+    """Of a shard of the same name, size and header; what it reads for that is not counted."""
+    checkpoint = Checkpoint(int4_dir)
+    shard = shard_of(broken, EXPERT)
+    content = bytearray(shard.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 20_000] = bytes(20_000)
+    shard.write_bytes(content)
+    Checkpoint(broken).check()
+    assert Checkpoint(broken).model_hash != checkpoint.model_hash
+    assert checkpoint.bytes_read == 0
+
+
+def test_a_cut_shard_still_has_a_hash(broken: Path) -> None:
+    """What is wrong with it is for `check` to say."""
+    shard = shard_of(broken, EXPERT)
+    wanted = Checkpoint(broken).model_hash
+    shard.write_bytes(shard.read_bytes()[:-100])
+    assert Checkpoint(broken).model_hash != wanted
+
+
 def test_one_file_without_index(tmp_path: Path) -> None:
     write_random_checkpoint(tmp_path, {"vocab_size": 64}, with_tokenizer=False)
     tensors = stored(tmp_path)

@@ -66,13 +66,19 @@ def test_unnormalised_weights_are_only_scaled() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_gate_works_in_float32(dtype: torch.dtype) -> None:
-    """A bias that bfloat16 could not tell from its neighbour decides."""
-    x = torch.zeros(1, 8, dtype=dtype)
+    """Weights and biases that bfloat16 could not tell from their neighbours decide."""
+    x = torch.tensor([[1.0, -0.5, 0.25, 2.0, 0.0, 1.5, -1.0, 0.75]], dtype=dtype)
+    weight = torch.full((16, 8), 0.0625)
+    weight[[3, 7], 0] += 2**-16
     bias = torch.full((16,), 0.5)
-    bias[[3, 7, 11, 15]] += 2**-20
-    weights = GateWeights(weight=torch.ones(16, 8), e_score_correction_bias=bias)
+    bias[[11, 15]] += 2**-20
+    weights = GateWeights(weight=weight, e_score_correction_bias=bias)
+    assert len(weight.bfloat16().unique()) == len(bias.bfloat16().unique()) == 1
     topk_idx, topk_weights = gate(x, weights, gate_config(), unproven_numerics())
     assert topk_idx.tolist() == [[3, 7, 11, 15]]
+    scores = torch.sigmoid(x.double() @ weight.double().T)[0, topk_idx[0]]
+    want = 2.827 * scores / scores.sum()
+    assert topk_weights[0].tolist() == pytest.approx(want.tolist(), rel=1e-6)
     assert topk_idx.dtype is torch.int64
     assert topk_weights.dtype is torch.float32
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,15 @@ def test_generation_config_has_the_last_word_on_eos(tmp_path: Path) -> None:
     assert ModelConfig.from_dir(tmp_path).eos_token_ids == (2, 3)
 
 
+def test_a_nested_model_ends_with_the_token_of_the_whole() -> None:
+    text = config_dict()
+    raw = {"model_type": "kimi_k25", "text_config": text, "eos_token_id": 5}
+    assert ModelConfig.from_dict(raw).eos_token_ids == (5,)
+    assert ModelConfig.from_dict(raw, eos_token_id=[6]).eos_token_ids == (6,)
+    text["eos_token_id"] = 4
+    assert ModelConfig.from_dict(raw).eos_token_ids == (4,)
+
+
 def test_newer_rope_parameters_are_read() -> None:
     raw = config_dict()
     yarn = raw.pop("rope_scaling")
@@ -87,6 +97,17 @@ def test_newer_rope_parameters_are_read() -> None:
         ({"rope_scaling": {"type": "yarn", "factor": 0}}, "factor"),
         ({"rope_scaling": {"type": "yarn", "factor": 2}}, "original_max_position_embeddings"),
         ({"eos_token_id": "end"}, "eos_token_id"),
+        ({"eos_token_id": 10**9}, "eos_token_id 1000000000 is outside the vocabulary"),
+        ({"eos_token_id": [1, -1]}, "eos_token_id .* is outside the vocabulary"),
+        ({"bos_token_id": "x"}, "bos_token_id"),
+        ({"rope_theta": 0}, "rope_theta must be finite and above 0"),
+        ({"rope_theta": -1.0}, "rope_theta"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps must be finite"),
+        ({"rms_norm_eps": float("inf")}, "rms_norm_eps"),
+        ({"rms_norm_eps": 0.0}, "rms_norm_eps"),
+        ({"routed_scaling_factor": float("inf")}, "routed_scaling_factor must be finite"),
+        ({"norm_topk_prob": "false"}, "norm_topk_prob must be true or false"),
+        ({"tie_word_embeddings": 0}, "tie_word_embeddings must be true or false"),
         ({"quantization_config": {"quant_method": "gptq"}}, "gptq"),
         ({"quantization_config": "int4"}, "quantization_config"),
         ({"quantization_config": {"quant_method": "fp8"}}, "weight_block_size"),
@@ -96,6 +117,26 @@ def test_newer_rope_parameters_are_read() -> None:
 def test_what_cannot_be_served_is_named(overrides: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         ModelConfig.from_dict(config_dict(overrides, "bfloat16"))
+
+
+@pytest.mark.parametrize("order", ["group", "weight", "static", True])
+def test_ordered_groups_are_refused(order: object) -> None:
+    raw = config_dict()
+    raw["quantization_config"] = copy.deepcopy(raw["quantization_config"])
+    raw["quantization_config"]["config_groups"]["group_0"]["weights"]["actorder"] = order
+    with pytest.raises(ConfigError, match="actorder"):
+        ModelConfig.from_dict(raw)
+
+
+def test_several_groups_are_refused() -> None:
+    raw = config_dict()
+    groups = raw["quantization_config"]["config_groups"]
+    raw["quantization_config"] = {
+        **raw["quantization_config"],
+        "config_groups": {**groups, "group_1": groups["group_0"]},
+    }
+    with pytest.raises(ConfigError, match="'group_0', 'group_1'"):
+        ModelConfig.from_dict(raw)
 
 
 def test_a_missing_field_is_named() -> None:

@@ -61,9 +61,14 @@ class FakeModel:
         self.in_flight = 0
         self.most_in_flight = 0
         self.batches: list[MicroBatch] = []
+        self.wiped: list[int] = []
 
     def new_cache(self, num_blocks: int) -> torch.Tensor:
         return torch.full((num_blocks, BLOCK), VOID)
+
+    def wipe(self, cache: torch.Tensor, block: int) -> None:
+        cache[block] = VOID
+        self.wiped.append(block)
 
     async def forward(
         self, batch: MicroBatch, cache: torch.Tensor, experts: FakeExperts

@@ -157,6 +157,40 @@ def test_counts_stay_right_whatever_happens(seed: int) -> None:
     assert not kv.violations([])
 
 
+def test_tainted_blocks_are_wiped_before_somebody_else_has_them() -> None:
+    wiped: list[int] = []
+    kv = KVCache(4, prefix_cache=True, wipe=wiped.append)
+    seq = sequence(tokens(200))
+    kv.admit(seq)
+    computed(kv, seq, 128)
+    spoilt = seq.block_table[2:]
+    kv.taint(spoilt)
+    assert not kv.violations([seq])
+    kv.release(seq)
+    assert not wiped
+    again = sequence(tokens(200))
+    kv.admit(again)
+    assert (again.computed, sorted(wiped)) == (128, sorted(spoilt))
+    kv.release(again)
+    kv.admit(sequence(tokens(200, 5)))
+    assert len(wiped) == 2
+
+
+def test_a_prompt_is_named_once_however_often_it_is_tried() -> None:
+    kv = KVCache(20, prefix_cache=True)
+    first = sequence(tokens(640))
+    kv.admit(first)
+    computed(kv, first, 640)
+    kv.release(first)
+    waiting = sequence(tokens(1300))
+    assert not kv.admit(waiting)
+    assert (len(waiting.block_names), kv.pool.cached) == (11, 10)
+    names = list(waiting.block_names)
+    assert not kv.admit(waiting)
+    assert all(a is b for a, b in zip(names, waiting.block_names, strict=True))
+    assert (waiting.block_hashes, waiting.block_table) == ([], [])
+
+
 def test_violations_are_seen() -> None:
     kv = KVCache(4, prefix_cache=True)
     seq = sequence(tokens(65))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import grpc
 import pytest
@@ -14,11 +14,18 @@ from wire.clients.generate import GenerateStream, RequestStream
 from wire.clients.router import RouterClient
 from wire.errors import InvalidRequestError, OverloadedError, UnavailableError
 from wire.generated import orrery_pb2 as pb
-from wire.services import Context, add_router
+from wire.services import ROUTER, Context, add_router
 
 
 class EchoRouter:
-    """Gives back a request's prompt one token a step; "wait" runs until aborted."""
+    """Gives back a request's prompt one token a step; "wait" runs until aborted.
+
+    reading: cleared by a request "stall", after which no more is read until it is set.
+    """
+
+    def __init__(self) -> None:
+        self.reading = asyncio.Event()
+        self.reading.set()
 
     async def generate(self, requests: AsyncIterator[pb.GenerateRequest], context: Context) -> None:
         async for request in requests:
@@ -30,6 +37,9 @@ class EchoRouter:
                 await context.abort(grpc.StatusCode.INTERNAL, "broken")
             if submit.request_id == "refuse all":
                 raise OverloadedError("too much")
+            if submit.request_id == "stall":
+                self.reading.clear()
+                await self.reading.wait()
             if submit.request_id.startswith("wait"):
                 continue
             for token in submit.prompt_token_ids[:-1]:
@@ -62,16 +72,23 @@ async def tokens_of(stream: RequestStream) -> list[int]:
     return [token async for output in stream for token in output.token_ids]
 
 
-async def _with_router(use: object) -> None:
-    server = new_server()
-    add_router(server, EchoRouter())
+async def _with_server(use: Callable[[str, EchoRouter], Awaitable[None]]) -> None:
+    server, router = new_server(), EchoRouter()
+    add_router(server, router)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
-        async with RouterClient(f"127.0.0.1:{port}") as client:
-            await use(client)  # type: ignore[operator]
+        await use(f"127.0.0.1:{port}", router)
     finally:
         await server.stop(None)
+
+
+async def _with_router(use: Callable[[RouterClient], Awaitable[None]]) -> None:
+    async def connected(address: str, _: EchoRouter) -> None:
+        async with RouterClient(address) as client:
+            await use(client)
+
+    await _with_server(connected)
 
 
 async def _many(client: RouterClient) -> None:
@@ -120,6 +137,74 @@ async def _lost(client: RouterClient) -> None:
         await stream.close()
 
 
-@pytest.mark.parametrize("use", [_many, _abort, _lost])
-def test_generate(use: object) -> None:
+async def _channel_closed(client: RouterClient) -> None:
+    stream = client.generate()
+    waiting = [await stream.submit(submit(f"wait{n}", 1)) for n in range(3)]
+    await client.close()
+    for request in waiting:
+        with pytest.raises(UnavailableError):
+            await anext(request)
+    assert (stream.lost, stream.open_requests) == (True, 0)
+    await stream.close()
+
+
+@pytest.mark.parametrize("use", [_many, _abort, _lost, _channel_closed])
+def test_generate(use: Callable[[RouterClient], Awaitable[None]]) -> None:
     run_async(_with_router(use))
+
+
+def test_a_submitter_that_leaves_takes_nobody_along() -> None:
+    async def scenario(address: str, router: EchoRouter) -> None:
+        async with RouterClient(address) as client:
+            stream = client.generate()
+            innocent = await stream.submit(submit("wait", 1))
+            await stream.submit(submit("stall", 1, 2))
+            leaver = await _blocked_submit(stream)
+            before = stream.open_requests
+            leaver.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await leaver
+            assert (stream.lost, stream.open_requests) == (False, before - 1)
+            router.reading.set()
+            await stream.abort("wait")
+            assert [o.finish_reason async for o in innocent] == [pb.FINISH_REASON_ABORT]
+            assert await tokens_of(await stream.submit(submit("late", 5, 6))) == [5, 6]
+            await stream.close()
+
+    run_async(_with_server(scenario))
+
+
+async def _blocked_submit(stream: GenerateStream) -> asyncio.Task[RequestStream]:
+    """Submits long prompts until one does not get through."""
+    for number in range(1000):
+        long = submit(f"wait-long-{number}", *[100_000] * 100_000)
+        task = asyncio.create_task(stream.submit(long))
+        done, _ = await asyncio.wait([task], timeout=0.5)
+        if not done:
+            return task
+    raise AssertionError("every prompt was written")
+
+
+def test_a_message_that_cannot_be_read_ends_every_request() -> None:
+    async def garbage(requests: AsyncIterator[bytes], context: Context) -> None:
+        await anext(requests)
+        await context.write(b"\xff\xff\xff\xff")
+        await anext(requests)
+
+    async def scenario() -> None:
+        server = new_server()
+        handler = grpc.stream_stream_rpc_method_handler(garbage)
+        handlers = grpc.method_handlers_generic_handler(ROUTER, {"Generate": handler})
+        server.add_generic_rpc_handlers((handlers,))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with RouterClient(f"127.0.0.1:{port}") as client:
+            stream = client.generate()
+            request = await stream.submit(submit("one", 1))
+            with pytest.raises(UnavailableError, match="cannot be read"):
+                await anext(request)
+            assert (stream.lost, stream.open_requests) == (True, 0)
+            await stream.close()
+        await server.stop(None)
+
+    run_async(scenario())

@@ -79,7 +79,7 @@ def test_experts_named_twice_are_refused(ids: list[list[int]]) -> None:
             stop_token_ids=(3, 4),
             ignore_eos=True,
             logprobs=0,
-            logit_bias={5: -1.5},
+            logit_bias={5: -1.1},
         ),
     ],
 )
