@@ -40,10 +40,7 @@ _GOODBYE_S = 0.2
 
 
 class WorkerService:
-    """Serves experts on one event loop, with one more thread for the arithmetic.
-
-    Every public coroutine belongs to the loop that ran `start`.
-    """
+    """Serves experts on the event loop that ran `start`, with a thread for the arithmetic."""
 
     def __init__(self, config: WorkerConfig, registry: CollectorRegistry | None = None) -> None:
         self._config = config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from router_service.dispatch.call import Call
 from router_service.dispatch.open_calls import OpenCalls
@@ -36,4 +37,22 @@ async def _expire() -> None:
     # The timer starts anew after all calls have ended.
     calls.add(4, call(pairs=1))
     await wait_until_async(lambda: expired == [1, 3, 4], "the next one expires")
+    calls.stop()
+
+
+def test_a_blocked_loop_is_not_held_against_a_worker() -> None:
+    run_async(_blocked())
+
+
+async def _blocked() -> None:
+    expired: list[int] = []
+    loop = asyncio.get_running_loop()
+    calls = OpenCalls(loop, 0.2, expired.append)
+    calls.add(1, call(pairs=1))
+    # The answer comes while the loop is held, and is read once the loop goes on.
+    loop.call_later(0.1, lambda: loop.call_soon(calls.end, 1))
+    time.sleep(0.3)  # noqa: ASYNC251
+    await asyncio.sleep(0.1)
+    assert expired == []
+    assert len(calls) == 0
     calls.stop()

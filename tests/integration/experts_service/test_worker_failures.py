@@ -1,0 +1,165 @@
+"""What a worker did not foresee ends in an error that is said, never in silence."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import replace
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from experts_service import admission, answering, service
+from experts_service.config import WorkerConfig
+from experts_service.service import WorkerService
+from experts_service.status import WorkerState
+from tests.support.deadline import run_async
+from tests.support.dispatching import request
+from tests.support.expert_workers import ExpertModel, expert_major, serving
+from wire.channels import open_channel
+from wire.codec import decode_answer, encode_request
+from wire.errors import InternalError, StaleEpochError
+from wire.frames import DispatchReply, ErrorReply
+from wire.placement import Epoch
+from wire.services import dispatch_stream
+
+
+def test_an_answer_beyond_the_frame_limit_is_refused(
+    model: ExpertModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "_MAX_ANSWER_BYTES", 10 * model.config.hidden_size * 4 + 16)
+    run_async(_too_large(model))
+
+
+async def _too_large(model: ExpertModel) -> None:
+    async with (
+        serving(model.path, expert_major(model.config, 1)) as services,
+        open_channel(services["expert-0"].address) as channel,
+    ):
+        stream = dispatch_stream(channel)()
+        combined = request(model, 1, rows=10)
+        single = replace(combined, request_id=2, combine=np.zeros(10, np.bool_))
+        await stream.write(encode_request(single))
+        refused = decode_answer(await stream.read())
+        assert isinstance(refused, ErrorReply)
+        assert (refused.request_id, refused.code) == (2, "bad_frame")
+        await stream.write(encode_request(combined))
+        assert isinstance(decode_answer(await stream.read()), DispatchReply)
+        stream.cancel()
+
+
+@pytest.mark.parametrize("name", ["compute", "encode_reply"])
+def test_an_unforeseen_failure_costs_one_batch(
+    model: ExpertModel, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    run_async(_one_batch(model, monkeypatch, name))
+
+
+async def _one_batch(model: ExpertModel, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def fail(*_: Any) -> None:
+        raise ValueError("did not see it coming")
+
+    async with (
+        serving(model.path, expert_major(model.config, 1)) as services,
+        open_channel(services["expert-0"].address) as channel,
+    ):
+        stream = dispatch_stream(channel)()
+        with monkeypatch.context() as patch:
+            patch.setattr(answering, name, fail)
+            await stream.write(encode_request(request(model, 1)))
+            answer = decode_answer(await stream.read())
+        assert isinstance(answer, ErrorReply)
+        assert answer.code == "internal"
+        assert "did not see it coming" in answer.message
+        await stream.write(encode_request(request(model, 2)))
+        assert isinstance(decode_answer(await stream.read()), DispatchReply)
+        assert services["expert-0"].state is WorkerState.READY
+        stream.cancel()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_streams_end_when_the_arithmetic_dies(
+    model: ExpertModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_async(_dies(model, monkeypatch))
+
+
+async def _dies(model: ExpertModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*_: Any) -> None:
+        # Not even an Exception: nothing that a batch could answer.
+        raise SystemExit
+
+    monkeypatch.setattr(answering.Answering, "is_small", lambda *_: False)
+    async with (
+        serving(model.path, expert_major(model.config, 1)) as services,
+        open_channel(services["expert-0"].address) as channel,
+    ):
+        idle = dispatch_stream(channel)()
+        await idle.write(encode_request(request(model, 1)))
+        assert isinstance(decode_answer(await idle.read()), DispatchReply)
+        waiting = dispatch_stream(channel)()
+        monkeypatch.setattr(answering, "compute", die)
+        await waiting.write(encode_request(request(model, 2)))
+        for stream in (waiting, idle):
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await asyncio.wait_for(stream.read(), 5)
+            assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert services["expert-0"].state is WorkerState.FAILED
+
+
+@pytest.mark.parametrize("failure", [AssertionError("not compiled with it"), MemoryError()])
+def test_an_unforeseen_failure_to_load_fails_the_worker(
+    model: ExpertModel, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    def fail(_: WorkerConfig) -> None:
+        raise failure
+
+    monkeypatch.setattr(service, "open_model", fail)
+    run_async(_load_fails(model, type(failure).__name__))
+
+
+async def _load_fails(model: ExpertModel, text: str) -> None:
+    before = set(threading.enumerate())
+    worker = WorkerService(WorkerConfig(worker_id="w", model=model.path, experts={}))
+    await worker.start()
+    with pytest.raises(InternalError, match=text):
+        await worker.wait_ready()
+    assert worker.state is WorkerState.FAILED
+    assert text in worker.describe().error
+    await worker.stop()
+    assert not [t for t in set(threading.enumerate()) - before if t.name == "experts"]
+
+
+def test_an_older_terms_load_ends_when_a_newer_one_commands(model: ExpertModel) -> None:
+    run_async(_older_load(model))
+
+
+async def _older_load(model: ExpertModel) -> None:
+    first, second = model.config.moe_layers[:2]
+    reading, go_on = threading.Event(), threading.Event()
+    async with serving(model.path, {"w": {}}) as services:
+        worker = services["w"]
+        served = worker._model
+        assert served is not None
+        load = served.store._load
+
+        def slow(layer: int, experts: Any) -> Any:
+            reading.set()
+            go_on.wait(30)
+            return load(layer, experts)
+
+        served.store._load = slow
+        old = asyncio.create_task(
+            worker.load(Epoch(term=1, counter=1), {first: [0, 1], second: [5, 6]})
+        )
+        await asyncio.to_thread(reading.wait, 30)
+        newer = asyncio.create_task(worker.evict(Epoch(term=2, counter=1), {second: [5, 6]}))
+        await asyncio.sleep(0.05)
+        go_on.set()
+        with pytest.raises(StaleEpochError):
+            await old
+        await newer
+        assert served.store.held() == {}
+        assert worker.describe().experts_assigned == 0
