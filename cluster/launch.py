@@ -26,12 +26,14 @@ from cluster.blueprint import Blueprint, draw
 from cluster.config_reader import read_config
 from cluster.errors import ClusterError, StartError
 from cluster.ingress.launch import start_gateway
+from cluster.kernels import compile_kernels
 from cluster.launch_shared import already_runs, refuse_others, take_down
 from cluster.members.actor import NAMESPACE
 from cluster.members.setup import processors, reachable
 
 _POLL_S = 0.3
 _WATCH_S = 1.0
+_SOON_S = 1.0
 _CONTROL_S = 30.0
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024
 _CONTROLLER_CALLS = 16
@@ -60,8 +62,11 @@ def main() -> int:
     threading.Thread(target=_wait_for_end_of_input, args=(stop,), daemon=True).start()
     try:
         blueprint = draw(read_config(spec["config"]))
+        compiling = threading.Thread(target=compile_kernels, args=(blueprint,), daemon=True)
+        compiling.start()
         with (
             _ray(blueprint, emit, stop),
+            _compiled(compiling, emit, stop),
             _cluster(blueprint, Path(spec["journal"])) as controller,
         ):
             _bring_up(blueprint, controller, emit, stop)
@@ -116,6 +121,19 @@ def _connect(blueprint: Blueprint) -> None:
             if last:
                 raise StartError(f"Ray did not start: {error}") from error
             print(f"Ray is started again: {error}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _compiled(compiling: threading.Thread, emit: Emit, stop: threading.Event) -> Iterator[None]:
+    """Waits until this machine has its kernels, which only the first start has to make."""
+    compiling.join(_SOON_S)
+    if compiling.is_alive():
+        emit({"event": "progress", "text": "compiling kernels, once for this installation"})
+    while compiling.is_alive():
+        compiling.join(_POLL_S)
+        if stop.is_set():
+            raise StopRequestedError
+    yield
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from kimi_k2.experts import Experts
 from kimi_k2.latent_cache import BLOCK_SIZE
 from router_service.config import EngineConfig
 from router_service.delivery import deliver
+from router_service.failures import not_finite, step_failed
 from router_service.kv_cache import KVCache
 from router_service.live_requests import LiveRequests
 from router_service.outputs import Ending, FinishReason, OutputSink, RequestOutput
@@ -235,7 +236,7 @@ class Engine:
     def _end_broken(self, plan: StepPlan, broken: Collection[int]) -> None:
         ending = [p.sequence for p in plan.segments if not p.intact(broken)]
         _log.error("%d rows of a micro-batch are not finite", len(broken))
-        self._end_now([seq for seq in ending if not seq.finished], _not_finite())
+        self._end_now([seq for seq in ending if not seq.finished], not_finite())
 
     def _accept_all(self, sequences: list[Sequence], choices: list[Choice]) -> None:
         outputs: list[tuple[Sequence, RequestOutput]] = []
@@ -248,7 +249,7 @@ class Engine:
 
     def _accept(self, seq: Sequence, choice: Choice) -> RequestOutput:
         if choice.token is None:
-            return self._end(seq, _error(_not_finite()))
+            return self._end(seq, Ending.by(not_finite()))
         seq.append(choice.token)
         self._telemetry.generated(seq, _now())
         ending = seq.stops.push(choice.token)
@@ -261,7 +262,7 @@ class Engine:
         left = [p.sequence for p in plan.segments if not p.sequence.finished]
         if left:
             _log.error("a micro-batch failed, %d requests end", len(left), exc_info=error)
-        self._end_now(left, _typed(error))
+        self._end_now(left, step_failed(error))
 
     def _step_ended(self, task: asyncio.Task[None]) -> None:
         del self._steps[task]
@@ -289,23 +290,9 @@ class Engine:
         return seq.output(token=choice.token, logprobs=choice.logprobs, ending=ending)
 
     def _end_now(self, sequences: Iterable[Sequence], error: OrreryError) -> None:
-        deliver([(seq, self._end(seq, _error(error))) for seq in sequences])
+        deliver([(seq, self._end(seq, Ending.by(error))) for seq in sequences])
 
     def _expire(self, seq: Sequence) -> None:
         waited = _now() - seq.arrived_at
         message = f"the request was not finished within its {waited:.1f} s"
         self._end_now([seq], DeadlineExceededError(message))
-
-
-def _error(error: OrreryError) -> Ending:
-    return Ending(reason=FinishReason.ERROR, error=error)
-
-
-def _not_finite() -> InternalError:
-    return InternalError("what the model computed for this request is not finite")
-
-
-def _typed(error: BaseException) -> OrreryError:
-    if isinstance(error, OrreryError):
-        return error
-    return InternalError(f"the engine step of this request failed: {error!r}")

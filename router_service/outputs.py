@@ -40,6 +40,10 @@ class Ending:
     stop_reason: str = ""
     error: OrreryError | None = None
 
+    @classmethod
+    def by(cls, error: OrreryError) -> Ending:
+        return cls(reason=FinishReason.ERROR, error=error)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RequestOutput:
