@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import os
-import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from experts_service.config import WorkerConfig, parse_experts
@@ -17,6 +15,7 @@ from kimi_k2.config import ModelConfig
 from kimi_k2.errors import ModelError
 from monitoring.server import ListenError
 from wire.errors import OrreryError
+from wire.hosting import say, serve_until_told
 
 _DRAIN_S = 30.0
 
@@ -26,47 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         config = _config(arguments)
-        return asyncio.run(_serve(config))
+        return asyncio.run(serve_until_told(partial(WorkerService, config), _DRAIN_S))
     except (ModelError, ListenError, OrreryError) as error:
-        _say(event="failed", error=str(error))
+        say(event="failed", error=str(error))
         print(f"experts_service: {error}", file=sys.stderr)
         return 1
-
-
-async def _serve(config: WorkerConfig) -> int:
-    asked_to_end = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked_to_end.set)
-    service = WorkerService(config)
-    await service.start()
-    try:
-        await _first(service.wait_ready(), asked_to_end.wait())
-        if not asked_to_end.is_set():
-            _say(
-                event="ready",
-                address=service.address,
-                metrics_address=service.metrics_address,
-                pid=os.getpid(),
-            )
-            await _first(asked_to_end.wait(), service.failed.wait())
-        if service.failed.is_set():
-            return 1
-        await service.drain(_DRAIN_S)
-        return 0
-    finally:
-        await service.stop()
-
-
-async def _first(*waits: object) -> None:
-    """Returns, or raises what it raised, as soon as one of the awaitables is through."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]  # type: ignore[call-overload]
-    done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in rest:
-        task.cancel()
-    await asyncio.gather(*rest, return_exceptions=True)
-    for task in done:
-        task.result()
 
 
 def _config(arguments: argparse.Namespace) -> WorkerConfig:
@@ -101,10 +64,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of the arithmetic")
     parser.add_argument("--metrics-listen", default="127.0.0.1:0", help="host:port of /metrics")
     return parser
-
-
-def _say(**fields: object) -> None:
-    print(json.dumps(fields), flush=True)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import os
-import signal
 import sys
-from collections.abc import Awaitable
+from functools import partial
 from pathlib import Path
 
 from kimi_k2.errors import ModelError
@@ -17,6 +14,7 @@ from router_service.config import RouterConfig
 from router_service.placement_file import read_placement
 from router_service.service import RouterService
 from wire.errors import OrreryError
+from wire.hosting import say, serve_until_told
 from wire.placement import Placement
 
 _DRAIN_S = 30.0
@@ -27,49 +25,17 @@ def main() -> int:
     arguments = _parser().parse_args()
     try:
         placement = read_placement(arguments.placement) if arguments.placement else None
-        return asyncio.run(_serve(_config(arguments), placement))
+        make = partial(RouterService, _config(arguments))
+        started = partial(_publish, placement) if placement else None
+        return asyncio.run(serve_until_told(make, _DRAIN_S, started))
     except (ModelError, ListenError, OrreryError, ValueError) as error:
-        _say(event="failed", error=str(error))
+        say(event="failed", error=str(error))
         print(f"router_service: {error}", file=sys.stderr)
         return 1
 
 
-async def _serve(config: RouterConfig, placement: Placement | None) -> int:
-    asked_to_end = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked_to_end.set)
-    service = RouterService(config)
-    await service.start()
-    try:
-        if placement is not None:
-            await service.set_placement(placement)
-        await _first(service.wait_ready(), asked_to_end.wait())
-        if not asked_to_end.is_set():
-            _say(
-                event="ready",
-                address=service.address,
-                metrics_address=service.metrics_address,
-                pid=os.getpid(),
-            )
-            await _first(asked_to_end.wait(), service.failed.wait())
-        if service.failed.is_set():
-            return 1
-        await service.drain(_DRAIN_S)
-        return 0
-    finally:
-        await service.stop()
-
-
-async def _first(*waits: Awaitable[object]) -> None:
-    """Returns, or raises what it raised, as soon as one of the awaitables is through."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in rest:
-        task.cancel()
-    await asyncio.gather(*rest, return_exceptions=True)
-    for task in done:
-        task.result()
+async def _publish(placement: Placement, service: RouterService) -> None:
+    await service.set_placement(placement)
 
 
 def _config(arguments: argparse.Namespace) -> RouterConfig:
@@ -125,10 +91,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-model-len", type=int, help="prompt and output together; default: the model's")
     add("--no-prefix-cache", action="store_true", help="compute every prompt anew")
     return parser
-
-
-def _say(**fields: object) -> None:
-    print(json.dumps(fields), flush=True)
 
 
 if __name__ == "__main__":
