@@ -8,11 +8,14 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 # The index to get torch alone from, for another build of it (PyTorch's site lists its indexes, one
 # of them without CUDA); empty: where pip finds everything else.
 TORCH_INDEX ?=
-# Passed on by `make serve` to orrery and by `make test` to pytest.
+# Passed on by `make serve` to orrery, by `make test` to pytest, by `make bench-...` to the program.
 ARGS ?=
 
 BIN := $(VENV)/bin
-PEERS := .venv-peers
+# Where vLLM's CPU build lives or is to be made.
+PEERS ?= .venv-peers
+RESULTS := benchmarks/results
+BENCH = exec $(BIN)/python -m benchmarks
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)",/\1/p' pyproject.toml)
 # Named after the pinned version, so that another one is installed when the pin moves.
@@ -21,10 +24,12 @@ PACKAGES := kimi_k2 wire experts_service router_service gateway cluster monitori
 PROTOC = $(BIN)/python -m grpc_tools.protoc -I wire/protos orrery.proto
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format protos protos-check bench-peers bench-serving clean
+.PHONY: help serve test check format protos protos-check dashboards k8s-check clean calibrate profile \
+	bench-peers bench-serving bench-dispatch bench-replay bench-placement bench-layers bench-load \
+	bench-soak
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Variables: VENV=$(VENV) PYTHON=$(PYTHON) TORCH_INDEX=$(TORCH_INDEX) ARGS=$(ARGS)"
 
 serve: $(VENV)/.stamp-run ## install what is needed and serve nano-K2 at http://127.0.0.1:8000
@@ -52,11 +57,37 @@ protos-check: $(VENV)/.stamp-dev
 	&& for file in "$$made"/*; do cmp -s "$$file" "wire/generated/$${file##*/}" \
 	|| { echo "wire/generated/$${file##*/} is out of date: make protos"; exit 1; }; done
 
+dashboards: $(VENV)/.stamp-dev ## make dashboards' JSON and the PrometheusRule anew
+	$(BIN)/python -m monitoring.dashboards
+	$(BIN)/python -m monitoring.kubernetes > k8s/base/prometheusrule.yaml
+
+k8s-check: $(VENV)/.stamp-dev ## render the manifests, hold them against schemas and code, start the pods
+	@exec $(BIN)/python -m pytest tests/unit/k8s tests/e2e/test_pods.py $(ARGS)
+
 bench-peers: $(PEERS)/.stamp ## make the virtual environment of vLLM's CPU build, to compare with
 
 bench-serving: $(VENV)/.stamp-bench $(PEERS)/.stamp ## compare with transformers and vLLM
-	@exec $(BIN)/python -m benchmarks.bench_serving --json benchmarks/results/serving.json \
-	--plot benchmarks/results/serving.png $(ARGS)
+	@$(BENCH).bench_serving --peers $(PEERS) \
+	--json $(RESULTS)/serving.json --plot $(RESULTS)/serving.png $(ARGS)
+
+bench-dispatch: $(VENV)/.stamp-bench ## dispatch and combine against a bare echo
+	@$(BENCH).bench_dispatch --out $(RESULTS)/dispatch.json --plot $(RESULTS)/dispatch.png \
+	$(ARGS)
+
+bench-replay bench-placement bench-layers bench-load bench-soak: bench-%: $(VENV)/.stamp-bench
+	@$(BENCH).bench_$* --json $(RESULTS)/$*.json --plot $(RESULTS)/$*.png $(ARGS)
+
+bench-replay: ## real arrivals at several loads
+bench-placement: ## the planner's predictions against measurements
+bench-layers: ## where a step's time goes
+bench-load: ## checkpoint to ready against reading it
+bench-soak: ## half an hour of random requests and aborts
+
+calibrate: $(VENV)/.stamp-bench ## print the planner's constants as measured on this machine
+	@$(BENCH).calibrate $(ARGS)
+
+profile: $(VENV)/.stamp-bench ## flame graphs of router and workers under load
+	@$(BENCH).profile --out $(RESULTS)/profile $(ARGS)
 
 clean: ## remove caches and build output, keep the virtual environment
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

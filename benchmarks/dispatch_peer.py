@@ -1,6 +1,6 @@
-"""One process at the other end of a dispatch stream: a bare echo, or a worker of identity experts.
+"""One process at the other end: a bare echo over TCP or gRPC, or a worker of identity experts.
 
-`python -m benchmarks.dispatch_peer echo|worker --model DIR --experts N --top-k K --number I --of W`
+`python -m benchmarks.dispatch_peer KIND --model DIR --experts N --top-k K --number I --of W`
 prints its address when it listens, and serves until its standard input closes.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
+import socket
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
@@ -29,9 +30,10 @@ from experts_service.status import WorkerState, WorkerStatus
 from experts_service.store import ExpertStore
 from experts_service.token_counts import TokenCounts
 from kimi_k2.config import ModelConfig
-from kimi_k2.expert_ffn import ExpertWeights
+from kimi_k2.expert_weights import ExpertWeights
 from kimi_k2.numerics import Numerics
 from monitoring.metrics import WorkerMetrics
+from wire.carriers.carrier import LOCAL
 from wire.channels import new_server
 from wire.errors import UnavailableError
 from wire.generated import orrery_pb2 as pb
@@ -106,6 +108,7 @@ class IdentityWorker(Echo):
             dtype="bfloat16",
             hidden_size=ROW,
             experts=experts_to_message(self._store.held()),
+            carriers=[LOCAL],
         )
 
     async def serve_stream(self, frames: AsyncIterator[bytes], context: Context) -> None:
@@ -131,6 +134,25 @@ def _identity(x: Tensor, slots: Tensor, weights: ExpertWeights, numerics: Numeri
     return x
 
 
+def _serve_tcp() -> None:
+    """Blocking, a connection in the one thread there is: eight bytes of length, then so many."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        print(f"127.0.0.1:{listener.getsockname()[1]}", flush=True)
+        connection, _ = listener.accept()
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        buffer = memoryview(bytearray(1 << 16))
+        with connection:
+            while received := connection.recv_into(buffer):
+                size = 8 + int.from_bytes(buffer[:8], "little")
+                if size > len(buffer):
+                    start = bytes(buffer[:received])
+                    buffer = memoryview(bytearray(size))
+                    buffer[:received] = start
+                while received < size:
+                    received += connection.recv_into(buffer[received:size])
+                connection.sendall(buffer[:size])
+
+
 async def _serve(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     worker: Echo = Echo()
@@ -148,13 +170,17 @@ async def _serve(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="The other end of bench_dispatch.")
-    parser.add_argument("kind", choices=("echo", "worker"))
+    parser.add_argument("kind", choices=("tcp", "grpc", "worker"))
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--experts", type=int, required=True)
     parser.add_argument("--top-k", type=int, required=True)
     parser.add_argument("--number", type=int, required=True)
     parser.add_argument("--of", type=int, required=True)
-    asyncio.run(_serve(parser.parse_args()))
+    arguments = parser.parse_args()
+    if arguments.kind == "tcp":
+        _serve_tcp()
+    else:
+        asyncio.run(_serve(arguments))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,28 @@ import ray
 from prometheus_client import CollectorRegistry
 
 from cluster.blueprint import Blueprint
+from cluster.config_reader import to_tree
 from cluster.controller import Controller
 from cluster.errors import ClusterError, StartError
-from cluster.fleet import Phase, Role, new_fleet
+from cluster.events import Chronicle
+from cluster.fleet import Fleet, Phase, Role, new_fleet
 from cluster.gateways import Gateways
-from cluster.journal import next_term
+from cluster.gauges import Gauges
+from cluster.journal import JournalError, keep, next_term, recall
 from cluster.members.actor import RayActors
 from cluster.members.setup import reachable
 from cluster.probe import GrpcLink
-from cluster.reconcile import Rules
+from cluster.requests import PATHS, parse_ask, token_of
+from cluster.saved import resume, save
+from cluster.settings import autoscaler_of, pace_of, rules_of
 from cluster.views import Process, placement_view, status_view, targets_view
 from monitoring.metrics import ControllerMetrics
-from monitoring.server import ListenError, MetricsServer
+from monitoring.server import Commands, ListenError, MetricsServer, RefusedError
 
 CONTROLLER = "orrery-controller"
 # Long enough for `cluster.launch` to ask and hear what is wrong.
 _PAUSE_S = 3.0
+_ASK_S = 30.0
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +53,7 @@ class ControllerHost:
     def __init__(self, blueprint: Blueprint, journal: Path) -> None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
         self._obstacle = ""
+        self._config = to_tree(blueprint.config)
         try:
             self._begin(blueprint, journal)
         except (ClusterError, ListenError) as error:
@@ -59,20 +67,20 @@ class ControllerHost:
         self._gateways = Gateways(reachable(f"{config.http.host}:{config.http.port}", self._host))
         self._actors = RayActors(blueprint)
         registry = CollectorRegistry()
+        fleet = self._fleet(blueprint, journal)
+        self._chronicle = Chronicle(
+            journal.with_name("events.jsonl"), fleet.placement.epoch.term, time.time
+        )
         self._controller = Controller(
-            fleet=new_fleet(
-                blueprint.plan.owners, blueprint.workers, blueprint.routers, next_term(journal)
-            ),
-            rules=Rules(
-                misses=config.controller.misses,
-                start_timeout_s=config.controller.start_timeout_s,
-                strict=config.exactness == "strict",
-            ),
+            fleet=fleet,
+            rules=rules_of(blueprint),
             actors=self._actors,
             link=GrpcLink(),
-            metrics=ControllerMetrics(registry),
-            interval_s=config.controller.health_interval_s,
-            timeout_s=config.controller.health_timeout_s,
+            gauges=Gauges(ControllerMetrics(registry)),
+            pace=pace_of(config),
+            chronicle=self._chronicle,
+            autoscaler=autoscaler_of(config),
+            keep=partial(_keep, journal, self._run),
         )
         self._admin = MetricsServer(
             registry,
@@ -80,14 +88,57 @@ class ControllerHost:
             {
                 "/status": self.status,
                 "/placement": lambda: placement_view(self._controller.fleet),
+                "/events": lambda: [entry.as_json() for entry in self._chronicle.entries()],
                 "/sd": lambda: targets_view(self._controller.fleet, self._everyone_else()),
             },
+            commands=Commands(
+                token=token_of(journal.parent, make=True),
+                paths={path: partial(self._post, path) for path in PATHS},
+            ),
         )
-        self._admin.start()
         self._loop = asyncio.new_event_loop()
+        self._admin.start()
         self._work = asyncio.run_coroutine_threadsafe(self._controller.run(), self._loop)
         self._work.add_done_callback(_end_process_on_failure)
         threading.Thread(target=self._loop.run_forever, name="controller", daemon=True).start()
+
+    def _fleet(self, blueprint: Blueprint, journal: Path) -> Fleet:
+        """The fleet of a former controller of this very actor, else that of the blueprint."""
+        term, spares = next_term(journal), blueprint.config.experts.spares
+        planned = new_fleet(
+            blueprint.plan.owners, blueprint.workers, blueprint.routers, term, spares
+        )
+        # It stays the same when Ray starts the actor again.
+        self._run = str(ray.get_runtime_context().get_actor_id())
+        saved = recall(journal, self._run)
+        if saved is None:
+            return planned
+        try:
+            return resume(saved, planned)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            _log.error("the journal's fleet cannot be read, a new one is made: %r", error)
+            return planned
+
+    def ask(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Has something done, as one of `cluster.requests.PATHS`; returns before it is.
+
+        Raises:
+            ClusterError: it cannot be done, and why.
+        """
+        self._check()
+        work = self._controller.ask(parse_ask(path, body))
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(_ASK_S)
+        return self.status()
+
+    def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return self.ask(path, body)
+        except ClusterError as error:
+            raise RefusedError(str(error)) from error
+
+    def config(self) -> dict[str, Any]:
+        """What it was started with, as `cluster.config_reader.to_tree` gives it."""
+        return self._config
 
     def status(self) -> dict[str, Any]:
         """As the admin page of that name.
@@ -147,6 +198,15 @@ class ControllerHost:
 
 
 ControllerActor: Any = ray.remote(ControllerHost)
+
+
+def _keep(journal: Path, run: str, fleet: Fleet) -> None:
+    try:
+        if not keep(journal, fleet.placement.epoch.term, run, save(fleet)):
+            _log.warning("a controller of a higher term keeps the journal now")
+    except JournalError as error:
+        # What is asked for would be forgotten with this controller; it goes on meanwhile.
+        _log.error("%s", error)
 
 
 def _end_process_after_a_pause() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -98,14 +99,14 @@ def _section(cls: type[Any], tree: object, path: str) -> object:
         tree = {}
     if not isinstance(tree, Mapping):
         raise ConfigError(f"`{path}` must be a mapping of keys, got {_kind(tree)}")
-    types = typing.get_type_hints(cls)
+    kinds = typing.get_type_hints(cls)
     fields = {item.name: item for item in dataclasses.fields(cls)}
     values: dict[str, object] = {}
     for key, value in tree.items():
         where = f"{path}.{key}" if path else str(key)
         if key not in fields:
             raise ConfigError(f"unknown key `{where}`{_nearest(str(key), list(fields), path)}")
-        kind = types[key]
+        kind = kinds[key]
         if dataclasses.is_dataclass(kind):
             values[key] = _section(typing.cast(type[Any], kind), value, where)
         else:
@@ -121,7 +122,12 @@ def _nearest(key: str, known: list[str], path: str) -> str:
     return f"; {f'`{path}`' if path else 'the config'} knows: {', '.join(known)}"
 
 
-def _value(kind: type, value: object, where: str, rules: Mapping[str, Any]) -> object:
+def _value(
+    kind: type | types.UnionType, value: object, where: str, rules: Mapping[str, Any]
+) -> object:
+    if isinstance(kind, types.UnionType):
+        # The last alternative is as good as any to say what is wanted: such keys bring their text.
+        kind = next((one for one in kind.__args__ if type(value) is one), kind.__args__[-1])
     wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)

@@ -6,63 +6,49 @@ Each member is watched by a task of its own, so that one that hangs delays no ot
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import logging
 import time
-from collections.abc import Callable
-from typing import Protocol
+from collections import defaultdict
+from collections.abc import Callable, Coroutine
+from typing import Any
 
-from cluster.errors import StartError
-from cluster.fleet import Fleet, Member, Phase, Report, Role, epoch_of
-from cluster.reconcile import (
+from cluster.autoscale import Autoscaler
+from cluster.contacts import Actors, Link
+from cluster.errors import ClusterError, StartError
+from cluster.events import Chronicle
+from cluster.fleet import Fleet, Member, Role, epoch_of
+from cluster.gauges import Gauges
+from cluster.life import UP
+from cluster.loads import LoadWindow, Tokens
+from cluster.permit import permit
+from cluster.reconcile import advance
+from cluster.rules import Pace, Rules
+from cluster.signals import (
     Action,
+    Ask,
     Died,
     Event,
+    Evicted,
+    EvictExperts,
+    Failed,
     Kill,
     Launch,
-    Launched,
+    Loaded,
+    LoadExperts,
     Missed,
+    Nodes,
+    Note,
     Publish,
-    Rules,
+    ScaleAsked,
     Seen,
     Tick,
-    advance,
+    Weighed,
 )
-from monitoring.metrics import ControllerMetrics
 from wire.errors import OrreryError, UnavailableError
-from wire.placement import Placement
 
 _log = logging.getLogger(__name__)
-_ASKED = (Phase.LOADING, Phase.READY, Phase.DRAINING)
-
-
-class Actors(Protocol):
-    """Starts and ends the processes of members."""
-
-    async def launch(self, member: Member) -> Launched:
-        """Starts the member, or finds the one that a former controller started.
-
-        Raises:
-            StartError: it did not come up.
-        """
-        ...
-
-    async def kill(self, member_id: str) -> None:
-        """Ends it; one that is gone already is no error."""
-        ...
-
-    async def alive(self, member_id: str) -> bool:
-        """False when it is known to be gone."""
-        ...
-
-
-class Link(Protocol):
-    """Talks to members; see `cluster.probe.GrpcLink`."""
-
-    async def describe(self, member: Member, timeout_s: float) -> Report: ...
-
-    async def publish(self, router: Member, placement: Placement, timeout_s: float) -> Report: ...
-
-    async def close(self) -> None: ...
 
 
 class Controller:
@@ -75,20 +61,26 @@ class Controller:
         rules: Rules,
         actors: Actors,
         link: Link,
-        metrics: ControllerMetrics,
-        interval_s: float,
-        timeout_s: float,
+        gauges: Gauges,
+        pace: Pace,
+        chronicle: Chronicle,
+        autoscaler: Autoscaler | None = None,
+        keep: Callable[[Fleet], None] = lambda fleet: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`keep`: called with the fleet whenever what must outlive this controller has changed."""
         self._fleet = fleet
         self._rules = rules
         self._actors = actors
         self._link = link
-        self._metrics = metrics
-        self._interval_s = interval_s
-        self._timeout_s = timeout_s
+        self._gauges = gauges
+        self._pace = pace
+        self._chronicle = chronicle
+        self._autoscaler = autoscaler
+        self._keep = keep
         self._clock = clock
-        self._locks = {member_id: asyncio.Lock() for member_id in fleet.members}
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._watched: set[str] = set()
         self._tasks: asyncio.TaskGroup | None = None
 
     @property
@@ -101,14 +93,32 @@ class Controller:
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
-                for member_id in self._fleet.members:
-                    tasks.create_task(self._watch(member_id))
+                tasks.create_task(self._again(self._pace.weigh_s, self._weigh))
+                tasks.create_task(self._again(self._pace.nodes_s, self._look_at_nodes))
+                self._window = LoadWindow(
+                    self._pace.window_s,
+                    list(self._fleet.owners),
+                    max((len(experts) for experts in self._fleet.owners.values()), default=0),
+                )
+                self._watch_new()
                 while True:
                     self._apply(Tick())
-                    await asyncio.sleep(self._interval_s)
+                    await asyncio.sleep(self._pace.interval_s)
         finally:
             self._tasks = None
             await self._link.close()
+
+    async def ask(self, event: Ask) -> None:
+        """Makes something the fleet's aim; returns before it is reached.
+
+        Raises:
+            ClusterError: it cannot be done; says why.
+        """
+        if self._fleet.superseded:
+            raise ClusterError("another controller is at work")
+        permit(self._fleet, event, self._rules)
+        self._apply(event)
+        self._apply(Tick())
 
     async def stop_members(self) -> None:
         """Ends every member, routers first, so that none of them sees its experts vanish."""
@@ -119,25 +129,42 @@ class Controller:
     def _apply(self, event: Event) -> None:
         before = self._fleet
         self._fleet, actions = advance(before, event, self._clock(), self._rules)
-        self._note(before, self._fleet)
+        if _lasting(before) != _lasting(self._fleet) and not self._fleet.superseded:
+            self._keep(self._fleet)
+        self._gauges.show(before, self._fleet)
+        self._watch_new()
         for action in actions:
-            if self._tasks is not None:
+            if isinstance(action, Note):
+                self._gauges.count(action)
+                self._chronicle.add(action)
+                _log.info("%s %s: %s", action.kind, action.subject, action.text)
+            elif self._tasks is not None:
                 self._tasks.create_task(self._perform(action))
+
+    def _watch_new(self) -> None:
+        if self._tasks is None:
+            return
+        for name in self._fleet.members.keys() - self._watched:
+            self._watched.add(name)
+            self._tasks.create_task(self._watch(name))
 
     async def _perform(self, action: Action) -> None:
         if isinstance(action, Launch):
-            await self._launch(action.member)
+            await self._launch(action)
         elif isinstance(action, Kill):
             async with self._locks[action.member_id]:
                 await self._actors.kill(action.member_id)
             self._apply(Tick())
-        else:
+        elif isinstance(action, Publish):
             await self._publish(action)
+        elif isinstance(action, LoadExperts | EvictExperts):
+            await self._command(action)
 
-    async def _launch(self, member: Member) -> None:
+    async def _launch(self, action: Launch) -> None:
+        member = action.member
         async with self._locks[member.member_id]:
             try:
-                launched = await self._actors.launch(member)
+                launched = await self._actors.launch(member, action.avoid)
             except StartError as error:
                 self._apply(Died(member_id=member.member_id, error=str(error)))
             else:
@@ -151,7 +178,7 @@ class Controller:
             if outdated or known == action.placement.epoch or not self._same(router):
                 return
             try:
-                report = await self._link.publish(router, action.placement, self._timeout_s)
+                report = await self._link.publish(router, action.placement, self._pace.timeout_s)
             except OrreryError as error:
                 # The next health check sees an old epoch and asks for this again.
                 _log.warning("%s did not take the placement: %s", router.member_id, error)
@@ -159,18 +186,39 @@ class Controller:
         if self._same(router):
             self._apply(Seen(member_id=router.member_id, report=report))
 
-    async def _watch(self, member_id: str) -> None:
-        while True:
-            await asyncio.sleep(self._interval_s)
-            member = self._fleet.members[member_id]
-            if member.phase in _ASKED:
+    async def _command(self, action: LoadExperts | EvictExperts) -> None:
+        name, number = action.worker.member_id, action.change
+        event: Event
+        try:
+            if isinstance(action, LoadExperts):
+                await self._link.load(action.worker, action.epoch, action.experts)
+                event = Loaded(member_id=name, experts=action.experts, change=number)
+            else:
+                await self._link.evict(action.worker, action.epoch, action.experts)
+                event = Evicted(member_id=name, experts=action.experts, change=number)
+        except OrreryError as error:
+            event = Failed(member_id=name, change=number, error=f"{error.code}: {error}")
+        if self._same(action.worker):
+            self._apply(event)
+
+    async def _watch(self, name: str) -> None:
+        while (member := self._fleet.members.get(name)) is not None:
+            if member.phase in UP:
+                change, started = self._fleet.change, self._fleet.changes
                 event = await self._check(member)
+                if isinstance(event, Seen) and (change or started != self._fleet.changes):
+                    # It may have been said before what has been loaded since.
+                    event = dataclasses.replace(event, report=_of_itself(event, member))
                 if self._same(member):
                     self._apply(event)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._pace.interval_s):
+                    await self._link.broken(member)
+        self._watched.discard(name)
 
     async def _check(self, member: Member) -> Event:
         try:
-            report = await self._link.describe(member, self._timeout_s)
+            report = await self._link.describe(member, self._pace.timeout_s)
         except UnavailableError as error:
             if await self._actors.alive(member.member_id):
                 return Missed(member_id=member.member_id, error=str(error))
@@ -181,25 +229,63 @@ class Controller:
 
     def _same(self, member: Member) -> bool:
         """Whether the member is still the process that it was when `member` was looked up."""
-        now = self._fleet.members[member.member_id]
-        return now.restarts == member.restarts and now.address == member.address
+        now = self._fleet.members.get(member.member_id)
+        return now is not None and now.restarts == member.restarts and now.address == member.address
 
-    def _note(self, before: Fleet, after: Fleet) -> None:
-        if before is after:
-            return
-        for member_id, member in after.members.items():
-            old = before.members[member_id]
-            if member.restarts > old.restarts:
-                self._metrics.restarts.labels(role=str(member.role)).inc()
-                _log.warning("%s is started again: %s", member_id, member.error)
-            elif member.phase is not old.phase:
-                _log.info("%s is %s", member_id, member.phase)
-        for role, gauge in (
-            (Role.EXPERT, self._metrics.workers),
-            (Role.ROUTER, self._metrics.routers),
-        ):
-            for phase in Phase:
-                gauge.labels(state=str(phase)).set(sum(m.phase is phase for m in after.of(role)))
-        epoch = after.placement.epoch
-        self._metrics.epoch.labels(part="term").set(epoch.term)
-        self._metrics.epoch.labels(part="counter").set(epoch.counter)
+    async def _again(self, pause_s: float, look: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        while True:
+            await asyncio.sleep(pause_s)
+            await look()
+
+    async def _look_at_nodes(self) -> None:
+        leaving = await self._actors.leaving_nodes()
+        if leaving - self._fleet.avoid:
+            self._apply(Nodes(leaving=leaving))
+
+    async def _weigh(self) -> None:
+        """Looks at what experts and workers had to do; who does not answer is left out."""
+        now, timeout_s = self._clock(), self._pace.timeout_s
+        counters: dict[str, Tokens] = {}
+        busy: dict[str, float] = {}
+        for member in self._fleet.members.values():
+            if member.phase not in UP:
+                continue
+            process = f"{member.member_id} {member.pid}"
+            try:
+                if member.role is Role.ROUTER:
+                    counters[process] = await self._link.tokens(member, timeout_s)
+                elif self._autoscaler is not None and not member.spare:
+                    busy[process] = await self._link.busy_seconds(member, timeout_s)
+            except OrreryError as error:
+                _log.info("%s does not tell its load: %s", member.member_id, error)
+        load = self._window.take(now, counters)
+        if load is not None:
+            self._apply(Weighed(load=load))
+        if self._autoscaler is not None and self._fleet.begun:
+            wanted = self._autoscaler.wanted(now, busy, self._fleet.workers)
+            if wanted != self._fleet.workers:
+                await self._scale(wanted)
+
+    async def _scale(self, wanted: int) -> None:
+        try:
+            await self.ask(ScaleAsked(workers=wanted, by="autoscaler"))
+        except ClusterError as error:
+            _log.info("not scaled to %d workers: %s", wanted, error)
+
+
+def _lasting(fleet: Fleet) -> tuple[object, ...]:
+    """What `keep` is told of."""
+    if not fleet.begun:
+        return ()
+    return (
+        *(fleet.workers, fleet.spares, fleet.number, fleet.avoid, fleet.restarts),
+        id(fleet.owners),
+        [(m.member_id, m.spare, m.leaving) for m in fleet.of(Role.EXPERT)],
+    )
+
+
+def _of_itself(event: Seen, member: Member) -> Any:
+    """The report, without what it says of experts unless nobody knows that yet."""
+    if member.phase is not member.phase.READY:
+        return event.report
+    return dataclasses.replace(event.report, held=None)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from cluster.change import Change
+from cluster.holdings import Experts, Owners, owned
+from cluster.planner.crew import Loads
 from wire.placement import Epoch, Placement, WorkerAddress
 
 NO_EPOCH = Epoch(term=0, counter=0)
@@ -34,6 +38,7 @@ class Report:
     state: loading | ready | draining | failed.
     epoch: the highest it has seen.
     loaded, assigned: experts, while loading.
+    held: what a worker holds; None of others.
     load: numbers for people, e.g. running requests.
     """
 
@@ -46,6 +51,7 @@ class Report:
     error: str = ""
     loaded: int = 0
     assigned: int = 0
+    held: Experts | None = None
     load: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -53,7 +59,10 @@ class Report:
 class Member:
     """One process that should run.
 
-    experts: layer -> logical experts that an expert worker should hold.
+    experts: what an expert worker holds; while it is not up, what it is to load at its start.
+    spare: it stands by and holds nothing. leaving: it is emptied and then ended. resting: it is
+        emptied, started anew, and `luggage` is what it takes up then if nobody stands in for it.
+    doubted: a command to it failed, so that only its next report tells what it holds.
     misses: unanswered health checks in a row. failures: falls since it was last ready for a while.
     since: when it entered its phase; not_before: when it may start; seconds of the caller's clock.
     fingerprint: of its first report ever; strict exactness binds its successors to it.
@@ -61,7 +70,12 @@ class Member:
 
     member_id: str
     role: Role
-    experts: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    experts: Experts = field(default_factory=dict)
+    spare: bool = False
+    leaving: bool = False
+    resting: bool = False
+    luggage: Experts = field(default_factory=dict)
+    doubted: bool = False
     phase: Phase = Phase.PENDING
     address: str = ""
     metrics_address: str = ""
@@ -81,18 +95,50 @@ class Member:
 class Fleet:
     """Everything the controller knows; `cluster.reconcile` moves it on.
 
-    owners: the planner's wish: layer -> logical expert -> worker ids.
-    placement: the newest one: the wish, as far as its workers are ready.
+    owners: who serves which expert, or is to as soon as it is ready: layer -> expert -> worker ids.
+    placement: the newest one: the owners that are ready.
     superseded: a controller of a higher term is at work; this one only watches.
+    workers: how many should hold experts. spares: how many should stand by.
+    number: of the newest expert worker; names are never used twice.
+    begun: all have been up once; only then is anything published or moved.
+    resumed: another controller had this fleet before.
+    change: what is under way. changes: how many there were.
+    tried: kind of plan -> the circumstances it was last made for; see `cluster.planning`.
+    idle_until: no plan is made before, since one has just failed.
+    load: of the last window, float64 [layers, experts]. weighed: it has not been looked at.
+    restless: something has changed since planning last found nothing to do.
+    restarts: expert workers that are still to be started anew, in order.
+    avoid: nodes where nothing is to be started.
+    lost_since: since when some expert has had no owner.
     """
 
     members: Mapping[str, Member]
-    owners: Mapping[int, tuple[tuple[str, ...], ...]]
+    owners: Owners
     placement: Placement
     superseded: bool = False
+    workers: int = 0
+    spares: int = 0
+    number: int = 0
+    begun: bool = False
+    resumed: bool = False
+    change: Change | None = None
+    changes: int = 0
+    tried: Mapping[str, object] = field(default_factory=dict)
+    idle_until: float = 0.0
+    load: Loads | None = field(default=None, compare=False)
+    weighed: bool = False
+    restless: bool = True
+    restarts: tuple[str, ...] = ()
+    avoid: frozenset[str] = frozenset()
+    lost_since: float | None = None
 
     def of(self, role: Role) -> list[Member]:
         return [member for member in self.members.values() if member.role is role]
+
+    @property
+    def serving(self) -> list[Member]:
+        """Expert workers that should hold experts and stay."""
+        return [m for m in self.of(Role.EXPERT) if not m.spare and not m.leaving]
 
     @property
     def served(self) -> bool:
@@ -104,37 +150,47 @@ class Fleet:
 
     @property
     def settled(self) -> bool:
-        """Whether, besides, every process that should run is ready."""
-        return self.served and all(m.phase is Phase.READY for m in self.members.values())
+        """Whether, besides, every process that should run is ready. Nobody waits for a spare."""
+        return self.served and all(m.phase is Phase.READY or m.spare for m in self.members.values())
+
+    def put(self, *members: Member) -> Fleet:
+        """With these in the place of those of their names, or new."""
+        changed = {m.member_id: m for m in members if self.members.get(m.member_id) is not m}
+        if not changed:
+            return self
+        return dataclasses.replace(self, members={**self.members, **changed})
 
 
 def new_fleet(
-    owners: Mapping[int, tuple[tuple[str, ...], ...]],
+    owners: Owners,
     workers: Sequence[str],
     routers: Sequence[str],
     term: int,
+    spares: int = 0,
 ) -> Fleet:
     """A fleet of which nothing runs yet; each worker is to hold the experts it owns."""
-    empty = Placement(
-        epoch=Epoch(term=term, counter=0),
-        workers={},
-        owners={layer: ((),) * len(experts) for layer, experts in owners.items()},
-    )
+    share = owned(owners)
     members = [
-        Member(
-            member_id=worker,
-            role=Role.EXPERT,
-            experts={
-                layer: held
-                for layer, experts in owners.items()
-                if (held := tuple(e for e, ids in enumerate(experts) if worker in ids))
-            },
-        )
+        Member(member_id=worker, role=Role.EXPERT, experts=share.get(worker, {}))
         for worker in workers
     ]
     members += [Member(member_id=router, role=Role.ROUTER) for router in routers]
     return Fleet(
-        members={member.member_id: member for member in members}, owners=owners, placement=empty
+        members={member.member_id: member for member in members},
+        owners=owners,
+        placement=no_placement(owners, term),
+        workers=len(workers),
+        spares=spares,
+        number=len(workers) - 1,
+    )
+
+
+def no_placement(owners: Owners, term: int) -> Placement:
+    """What a controller of that term begins with: nobody owns anything."""
+    return Placement(
+        epoch=Epoch(term=term, counter=0),
+        workers={},
+        owners={layer: ((),) * len(experts) for layer, experts in owners.items()},
     )
 
 
@@ -143,25 +199,25 @@ def epoch_of(member: Member) -> Epoch:
 
 
 def placement_of(fleet: Fleet) -> Placement:
-    """What routers should dispatch by now: ready workers only, one counter up if that is new."""
-    ready = {m.member_id: m for m in fleet.of(Role.EXPERT) if m.phase is Phase.READY}
+    """What routers should dispatch by now: ready workers and what they own, one counter up if
+    that is new."""
+    holding = {w for experts in fleet.owners.values() for ids in experts for w in ids}
     workers = {
-        member_id: WorkerAddress(
-            worker_id=member_id,
-            address=member.address,
-            fingerprint=member.fingerprint,
-            node=member.node,
+        m.member_id: WorkerAddress(
+            worker_id=m.member_id, address=m.address, fingerprint=m.fingerprint, node=m.node
         )
-        for member_id, member in ready.items()
+        for m in fleet.of(Role.EXPERT)
+        if m.phase is Phase.READY and m.member_id in holding
     }
-    if workers == fleet.placement.workers:
-        return fleet.placement
-    epoch = fleet.placement.epoch
-    return Placement(
-        epoch=Epoch(term=epoch.term, counter=epoch.counter + 1),
-        workers=workers,
-        owners={
-            layer: tuple(tuple(w for w in ids if w in workers) for ids in experts)
-            for layer, experts in fleet.owners.items()
-        },
-    )
+    owners = {
+        layer: tuple(
+            ids if workers.keys() >= set(ids) else tuple(w for w in ids if w in workers)
+            for ids in experts
+        )
+        for layer, experts in fleet.owners.items()
+    }
+    known = fleet.placement
+    if workers == known.workers and owners == known.owners:
+        return known
+    epoch = Epoch(term=known.epoch.term, counter=known.epoch.counter + 1)
+    return Placement(epoch=epoch, workers=workers, owners=owners)

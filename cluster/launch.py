@@ -21,13 +21,12 @@ import httpx
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from cluster.actor import CONTROLLER, ControllerActor
 from cluster.blueprint import Blueprint, draw
 from cluster.config_reader import read_config
 from cluster.errors import ClusterError, StartError
 from cluster.ingress.launch import start_gateway
 from cluster.kernels import compile_kernels
-from cluster.launch_shared import already_runs, refuse_others, take_down
+from cluster.launch_shared import already_runs, controller_actor, refuse_others, take_down
 from cluster.members.actor import NAMESPACE
 from cluster.members.setup import processors, reachable
 
@@ -36,8 +35,6 @@ _WATCH_S = 1.0
 _SOON_S = 1.0
 _CONTROL_S = 30.0
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024
-_CONTROLLER_CALLS = 16
-_HEAD = {"node:__internal_head__": 0.001}
 # So often may a member fail to start before the first "ready" until the whole start has failed.
 _FAILURES = 3
 
@@ -143,15 +140,7 @@ def _cluster(blueprint: Blueprint, journal: Path) -> Iterator[Any]:
     if address:
         refuse_others(address)
     try:
-        controller = ControllerActor.options(
-            name=CONTROLLER,
-            namespace=NAMESPACE,
-            lifetime="detached",
-            num_cpus=0,
-            resources=_HEAD,
-            max_restarts=-1,
-            max_concurrency=_CONTROLLER_CALLS,
-        ).remote(blueprint, journal)
+        controller = controller_actor().remote(blueprint, journal)
     except ValueError as error:
         raise StartError(already_runs(address)) from error
     try:

@@ -1,4 +1,4 @@
-"""Living on a Ray cluster beside others: what is refused there, and what is ours to take down."""
+"""What the ways of starting orrery share: the controller's actor, and a life on others' Ray."""
 
 from __future__ import annotations
 
@@ -9,12 +9,32 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from cluster.actor import CONTROLLER
+from cluster.actor import CONTROLLER, ControllerActor
 from cluster.errors import NotRunningError, StartError
 from cluster.ingress.launch import NAMESPACE_OF_SERVE, stop_gateway
 from cluster.members.actor import NAMESPACE, sweep
 
 _STOP_S = 12.0
+_CONTROLLER_CALLS = 16
+_HEAD = {"node:__internal_head__": 0.001}
+
+
+def controller_actor(*, join: bool = False) -> Any:
+    """The controller's actor, on the head and outliving whoever starts it: call `.remote` on it.
+
+    Args:
+        join: take the one that runs, if there is one; else Ray raises ValueError.
+    """
+    return ControllerActor.options(
+        name=CONTROLLER,
+        namespace=NAMESPACE,
+        lifetime="detached",
+        get_if_exists=join,
+        num_cpus=0,
+        resources=_HEAD,
+        max_restarts=-1,
+        max_concurrency=_CONTROLLER_CALLS,
+    )
 
 
 def refuse_others(address: str) -> None:

@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.fleet import Fleet, Member, Role, epoch_of
+from cluster.fleet import Fleet, Member, Phase, Role, epoch_of
+from monitoring import expert_page
 from wire.placement import Epoch
+
+# A page with a label of its own: two targets with equal labels would overwrite each other's `up`.
+_EXPERT_PAGE = {"page": "experts", "__metrics_path__": expert_page.PATH}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +32,8 @@ def status_view(fleet: Fleet, others: Sequence[Process]) -> dict[str, Any]:
     return {
         "state": _state(fleet),
         "epoch": _epoch(fleet.placement.epoch),
+        "wanted": {"experts": fleet.workers, "spares": fleet.spares},
+        "change": _change(fleet),
         "processes": [
             *(_process_row(process, fleet) for process in others),
             *(_member_row(member) for member in fleet.members.values()),
@@ -61,14 +67,19 @@ def placement_view(fleet: Fleet) -> dict[str, Any]:
 
 
 def targets_view(fleet: Fleet, others: Sequence[Process]) -> list[dict[str, Any]]:
-    """Every metrics port in the form of Prometheus' HTTP service discovery."""
+    """Every metrics page in the form of Prometheus' HTTP service discovery."""
     rows = [
         (other.process_id, other.role, other.node, other.metrics_address) for other in others
     ] + [(m.member_id, m.role, m.node, m.metrics_address) for m in fleet.members.values()]
     return [
-        {"targets": [address], "labels": {"role": str(role), "id": process_id, "node": node}}
+        {
+            "targets": [address],
+            "labels": {"role": str(role), "id": process_id, "node": node, **page},
+        }
         for process_id, role, node, address in rows
         if address
+        for page in ({}, _EXPERT_PAGE)
+        if not page or role == Role.ROUTER
     ]
 
 
@@ -99,6 +110,21 @@ def _epoch(epoch: Epoch) -> dict[str, int]:
     return {"term": epoch.term, "counter": epoch.counter}
 
 
+def _change(fleet: Fleet) -> dict[str, Any] | None:
+    """What is under way, or asked for and not begun; None: nothing."""
+    going = sorted(m.member_id for m in fleet.of(Role.EXPERT) if m.leaving or m.resting)
+    waiting = {"leaving": going, "to_restart": list(fleet.restarts)}
+    change = fleet.change
+    if change is not None:
+        return {"reason": change.reason, "cause": change.cause, "copies": change.copies, **waiting}
+    growing = len(fleet.serving) != fleet.workers or any(
+        m.phase is not Phase.READY for m in fleet.serving
+    )
+    if going or fleet.restarts or growing or fleet.restless:
+        return {"reason": "", "cause": "", "copies": 0, **waiting}
+    return None
+
+
 def _process_row(process: Process, fleet: Fleet) -> dict[str, Any]:
     return {
         "id": process.process_id,
@@ -113,6 +139,8 @@ def _process_row(process: Process, fleet: Fleet) -> dict[str, Any]:
         "experts": 0,
         "load": {},
         "restarts": 0,
+        "spare": False,
+        "leaving": False,
         "error": "",
     }
 
@@ -137,5 +165,7 @@ def _member_row(member: Member) -> dict[str, Any]:
         "fingerprint": member.fingerprint,
         "model_hash": report.model_hash if report else "",
         "restarts": member.restarts,
+        "spare": member.spare,
+        "leaving": member.leaving or member.resting,
         "error": member.error,
     }

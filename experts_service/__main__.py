@@ -8,12 +8,14 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 from experts_service.config import WorkerConfig, parse_experts
 from experts_service.service import WorkerService
 from kimi_k2.config import ModelConfig
 from kimi_k2.errors import ModelError
 from monitoring.server import ListenError
+from wire.carriers.carrier import CarrierChoice
 from wire.errors import OrreryError
 from wire.hosting import say, serve_until_told
 
@@ -42,6 +44,7 @@ def _config(arguments: argparse.Namespace) -> WorkerConfig:
         dtype=arguments.dtype,
         threads=arguments.threads,
         metrics_listen=arguments.metrics_listen,
+        carrier=arguments.carrier,
     )
 
 
@@ -63,6 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of the arithmetic")
     parser.add_argument("--metrics-listen", default="127.0.0.1:0", help="host:port of /metrics")
+    parser.add_argument(
+        "--carrier",
+        default="auto",
+        choices=get_args(CarrierChoice),
+        help="inline: offer routers of this host no local socket",
+    )
     return parser
 
 

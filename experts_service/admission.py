@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from itertools import compress
 
-import numpy as np
 import torch
 
 from experts_service.status import WorkerState, WorkerStatus
 from kimi_k2.config import ModelConfig
 from wire.codec import decode_request
-from wire.envelope import MAX_FRAME_BYTES
+from wire.envelope import MAX_FRAME_BYTES, Message
 from wire.errors import BadFrameError, DrainingError, UnavailableError
 from wire.frames import DispatchRequest
 from wire.header import HEADER_BYTES
@@ -31,7 +30,7 @@ class Admission:
         self._status = status
         self._layers = frozenset(config.moe_layers)
 
-    def admit(self, message: bytes) -> DispatchRequest:
+    def admit(self, message: Message) -> DispatchRequest:
         """The request in an enveloped frame.
 
         Raises:
@@ -67,6 +66,6 @@ class Admission:
         row_bytes = config.hidden_size * self._dtype.itemsize
         # Nearly always enough, and without a look at each row.
         if len(request.experts) * row_bytes + 16 > _MAX_ANSWER_BYTES:
-            rows = int(np.where(request.combine, 1, request.counts).sum(dtype=np.int64))
+            rows = request.answer_rows
             if rows * row_bytes + 16 > _MAX_ANSWER_BYTES:
                 raise BadFrameError(f"an answer of {rows} rows would exceed the frame limit")

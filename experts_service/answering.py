@@ -14,16 +14,18 @@ from experts_service.store import ExpertStore, HeldLayer
 from experts_service.token_counts import TokenCounts
 from kimi_k2.expert_ffn import expert_ffn
 from kimi_k2.numerics import Numerics
+from monitoring.deferred import DeferredTimes
 from monitoring.metrics import WorkerMetrics
-from wire.codec import encode_error, encode_reply
+from wire.codec import blank_reply, encode_error, encode_reply
+from wire.envelope import Message
 from wire.errors import ErrorCode
 from wire.frames import DispatchReply, DispatchRequest, ErrorReply
 
 _log = logging.getLogger(__name__)
 
-_SMALL_BYTES = 16 << 20
+_SMALL_BYTES = 32 << 20
 
-Answers = list[tuple[Task, bytes]]
+Answers = list[tuple[Task, Message]]
 
 
 class Answering:
@@ -47,6 +49,12 @@ class Answering:
         self._tokens = {
             layer: metrics.expert_tokens.labels(layer=str(layer)) for layer in counts.layers
         }
+        self._published = dict.fromkeys(counts.layers, 0)
+        deferred = metrics.deferred
+        self._queue_seconds = DeferredTimes(deferred, metrics.queue_seconds)
+        self._ffn_seconds = DeferredTimes(deferred, metrics.ffn_seconds)
+        self._batch_rows = DeferredTimes(deferred, metrics.batch_rows)
+        deferred.add(self, self._publish_tokens)
 
     def is_small(self, request: DispatchRequest) -> bool:
         """Whether the request takes no more than a few milliseconds, during which it is fine
@@ -76,7 +84,7 @@ class Answering:
         answers: Answers = []
         ready: list[Task] = []
         for task in tasks:
-            self._metrics.queue_seconds.observe(started - task.arrived)
+            self._queue_seconds.observe(started - task.arrived)
             missing = _first_missing(task, held)
             if missing is None:
                 ready.append(task)
@@ -84,22 +92,35 @@ class Answering:
                 answers.append((task, self._not_held(task, layer, missing)))
         if ready and held is not None:
             answers += self._computed(ready, held)
-            self._metrics.ffn_seconds.observe(time.perf_counter() - started)
+            self._ffn_seconds.observe(time.perf_counter() - started)
         return answers
 
     def _computed(self, tasks: list[Task], held: HeldLayer) -> Answers:
+        self._batch_rows.observe(sum(len(task.request.counts) for task in tasks))
+        for task in tasks:
+            self._counts.add(task.request.layer, task.request.experts)
+        if len(tasks) == 1:
+            return [(tasks[0], self._computed_in_place(tasks[0].request, held))]
         requests = [task.request for task in tasks]
-        layer = requests[0].layer
         outputs = compute(requests, held, self._numerics, self._feed_forward)
-        self._metrics.batch_rows.observe(sum(len(request.counts) for request in requests))
-        for request in requests:
-            self._counts.add(layer, request.experts)
-            self._tokens[layer].inc(len(request.experts))
         return [
             (task, self._encoded(task, rows)) for task, rows in zip(tasks, outputs, strict=True)
         ]
 
-    def _encoded(self, task: Task, rows: Tensor) -> bytes:
+    def _computed_in_place(self, request: DispatchRequest, held: HeldLayer) -> Message:
+        """The answer to one request, computed where it lies in the message."""
+        message, out = blank_reply(
+            request.request_id,
+            self._status.epoch,
+            request.layer,
+            request.answer_rows,
+            request.x.shape[1],
+            request.x.dtype,
+        )
+        compute([request], held, self._numerics, self._feed_forward, out)
+        return message
+
+    def _encoded(self, task: Task, rows: Tensor) -> Message:
         request = task.request
         reply = DispatchReply(
             request_id=request.request_id,
@@ -112,6 +133,11 @@ class Answering:
         except Exception as error:  # noqa: BLE001
             _log.exception("an answer of layer %d cannot be sent", request.layer)
             return _failed(task, error)
+
+    def _publish_tokens(self) -> None:
+        for layer, total in self._counts.totals().items():
+            self._tokens[layer].inc(total - self._published[layer])
+            self._published[layer] = total
 
     def _not_held(self, task: Task, layer: int, expert: int) -> bytes:
         self._metrics.bad_frames.labels(code=str(ErrorCode.EXPERT_NOT_HELD)).inc()

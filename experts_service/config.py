@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kimi_k2.config import ModelConfig
 from kimi_k2.errors import ConfigError
+from wire.carriers.carrier import CarrierChoice
 
 _PART = re.compile(r"(\d+):(\d+)(?:-(\d+))?")
 
@@ -25,6 +26,8 @@ class WorkerConfig:
     device: "cpu", "cuda", "cuda:1" ...
     dtype: activation dtype, "auto" | "float32" | "bfloat16".
     threads: of the arithmetic on CPU.
+    carrier: "inline" offers routers nothing beside the gRPC stream; else those of the same host are
+        offered a local socket. Which of the two is used is their choice.
     max_batch_rows: rows that one grouped feed-forward takes at most, but always one request.
     """
 
@@ -37,6 +40,7 @@ class WorkerConfig:
     threads: int = 1
     metrics_listen: str = "127.0.0.1:0"
     max_batch_rows: int = 4096
+    carrier: CarrierChoice = "auto"
 
     def __post_init__(self) -> None:
         """Raises ConfigError naming a value with which no worker could run."""

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from experts_service.store import HeldLayer
 from kimi_k2.combine import combine
-from kimi_k2.expert_ffn import ExpertWeights, expert_ffn
+from kimi_k2.expert_ffn import expert_ffn
+from kimi_k2.expert_weights import ExpertWeights
 from kimi_k2.numerics import Numerics
+from kimi_k2.routed_rows import compiled_rows
 from wire.frames import DispatchRequest
 
 FeedForward = Callable[[Tensor, Tensor, ExpertWeights, Numerics], Tensor]
@@ -23,22 +25,44 @@ def compute(
     held: HeldLayer,
     numerics: Numerics,
     feed_forward: FeedForward = expert_ffn,
+    out: Tensor | None = None,
 ) -> list[Tensor]:
     """The answer rows of each request, on CPU.
 
     Args:
         requests: of one layer; every expert that they name is held, and their tensors have the
             model's width and the dtype of `numerics`.
+        out: [sum of N, hidden] on CPU, to be filled instead of memory of its own: the answers
+            of the requests, one after another.
 
     Returns: for each request [N, hidden]; a row that is to be combined gives one row, any other
         one row an expert.
     """
-    rows = _rows(
-        requests[0] if len(requests) == 1 else _joined(requests), held, numerics, feed_forward
-    )
+    request = requests[0] if len(requests) == 1 else _joined(requests)
+    rows = _compiled(request, held, numerics, out) if feed_forward is expert_ffn else None
+    if rows is None:
+        rows = _rows(request, held, numerics, feed_forward)
+        rows = rows if out is None else out.copy_(rows)
     if len(requests) == 1:
         return [rows]
     return list(torch.split(rows, [_answer_rows(request) for request in requests]))
+
+
+def _compiled(
+    request: DispatchRequest, held: HeldLayer, numerics: Numerics, out: Tensor | None
+) -> Tensor | None:
+    """The answer rows of a request by one kernel; None where it was not proven."""
+    # Copies, since the arrays are views of a message, which a kernel would be compiled for anew.
+    return compiled_rows(
+        request.x,
+        request.counts.astype(np.int64),
+        held.slots[request.experts],
+        request.combine.copy(),
+        request.weights.copy(),
+        held.weights,
+        numerics,
+        out,
+    )
 
 
 def _rows(
@@ -52,7 +76,7 @@ def _rows(
         counts = request.counts.astype(np.int64)
         row_of_pair = torch.from_numpy(np.repeat(np.arange(len(counts)), counts)).to(device)
         x = x.index_select(0, row_of_pair)
-    rows = feed_forward(x, slots, held.weights, numerics)
+    rows = feed_forward(x, slots, held.weights.plain(), numerics)
     return _combine_marked(rows, request).to("cpu")
 
 

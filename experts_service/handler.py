@@ -2,79 +2,113 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
+import logging
 from asyncio import CancelledError
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import grpc
 
 from experts_service.admission import Admission
+from experts_service.exchange import Exchange
 from experts_service.in_flight import InFlight
 from experts_service.intake import Intake
-from experts_service.pool import Task
 from monitoring.metrics import WorkerMetrics
-from wire.codec import encode_error
-from wire.envelope import unwrap
-from wire.errors import BadFrameError, OrreryError
-from wire.frames import ErrorReply
-from wire.header import peek_request_id
-from wire.outbox import Outbox
+from wire.carriers.agreement import wants_local
+from wire.carriers.carrier import CarrierChoice, CarrierError
+from wire.carriers.framed_socket import FramedSocket
+from wire.carriers.local_offer import LocalOffer
+from wire.carriers.outbox import Outbox
+from wire.envelope import Message
 from wire.services import Context
 
-_MAX_IN_FLIGHT = 256
+_log = logging.getLogger(__name__)
+_ENTRY_S = 5.0
 
 
 class StreamHandler:
-    """Takes frames in and writes the answers, each exactly once.
+    """Serves what comes in the stream and, where the router asks for it, by a local socket.
 
-    A frame that is refused gets a typed error on the stream, which then goes on.
+    An answer goes back the way that its request came. A frame that is refused gets a typed
+    error, and the stream goes on.
     """
 
     def __init__(
-        self, admission: Admission, intake: Intake, in_flight: InFlight, metrics: WorkerMetrics
+        self,
+        admission: Admission,
+        intake: Intake,
+        in_flight: InFlight,
+        metrics: WorkerMetrics,
+        carrier: CarrierChoice = "auto",
     ) -> None:
-        """`in_flight` counts the requests of all streams."""
-        self._admission = admission
+        """`carrier`: with "inline" no local socket is offered."""
+        self._parts = (admission, intake, in_flight, metrics)
         self._intake = intake
-        self._all = in_flight
-        self._mine = InFlight()
-        self._metrics = metrics
+        self._carrier = carrier
 
     async def run(self, frames: AsyncIterator[bytes], context: Context) -> None:
         """Serves the stream until the router closes it or its connection ends."""
+        exchange = Exchange(*self._parts)
         # Where the router is gone, the answer has nobody to go to.
-        answers = Outbox(context.write, self._written, (grpc.aio.BaseError, CancelledError))
+        answers = Outbox(context.write, exchange.written, (grpc.aio.BaseError, CancelledError))
+        with self._intake.stream():
+            async with self._beside(context):
+                try:
+                    async for message in frames:
+                        exchange.accept(message, answers.put)
+                        if exchange.full:
+                            await exchange.not_full()
+                    await exchange.nothing_left()
+                finally:
+                    answers.close()
+                    exchange.close()
+
+    @asynccontextmanager
+    async def _beside(self, context: Context) -> AsyncIterator[None]:
+        """A local socket for as long as the stream lives, if it is asked for and can be had."""
+        offer = None
+        if self._carrier != "inline" and wants_local(context.invocation_metadata() or ()):
+            try:
+                offer = LocalOffer()
+            except CarrierError as error:
+                _log.warning("a router gets no local socket: %s", error)
+        if offer is None:
+            # The router need not wait any longer for an offer.
+            await context.send_initial_metadata(())
+            yield
+            return
+        serving = asyncio.get_running_loop().create_task(self._serve_local(offer))
         try:
-            async for message in frames:
-                self._accept(message, answers)
-                # Not reading on is what slows a router down that sends more than is computed.
-                await self._mine.below(_MAX_IN_FLIGHT)
-            await self._mine.below(1)
+            await context.send_initial_metadata(offer.metadata)
+            yield
         finally:
-            answers.close()
-            # What a lost stream leaves behind must not keep the worker from draining.
-            self._all.done(self._mine.count)
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+            offer.close()
 
-    def _accept(self, message: bytes, answers: Outbox) -> None:
-        self._all.add()
-        self._mine.add()
+    async def _serve_local(self, offer: LocalOffer) -> None:
         try:
-            request = self._admission.admit(message)
-        except OrreryError as error:
-            self._metrics.bad_frames.labels(code=str(error.code)).inc()
-            answers.put(_refusal(message, error))
-        else:
-            arrived = time.perf_counter()
-            self._intake.put(Task(request=request, arrived=arrived, answer=answers.put))
+            connection = await offer.accept(_ENTRY_S)
+        except CarrierError as error:
+            _log.info("a router goes on without a local socket: %s", error)
+            return
+        exchange = Exchange(*self._parts)
+        ended = asyncio.Event()
 
-    def _written(self) -> None:
-        self._all.done()
-        self._mine.done()
+        def take(message: Message) -> None:
+            exchange.accept(message, local.put)
+            if exchange.full:
+                local.pause_reading()
 
+        def written() -> None:
+            exchange.written()
+            if not exchange.full:
+                local.resume_reading()
 
-def _refusal(message: bytes, error: OrreryError) -> bytes:
-    try:
-        request_id = peek_request_id(unwrap(message))
-    except BadFrameError:
-        request_id = 0
-    return encode_error(ErrorReply(request_id=request_id, code=str(error.code), message=str(error)))
+        local = FramedSocket(connection, take, lambda _: ended.set(), written)
+        try:
+            await ended.wait()
+        finally:
+            local.close()
+            exchange.close()

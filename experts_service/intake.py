@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -15,8 +16,9 @@ class Intake:
     """Small requests are computed on the event loop.
 
     The way to another thread and back costs two wake-ups and a fight for the interpreter's
-    lock, several times what a few rows cost. What arrived together is still computed together:
-    small requests wait until the loop has received whatever else is there.
+    lock, several times what a few rows cost. With one router they are computed in the very call
+    that received them. With several, what arrived together is computed together: small requests
+    wait until the loop has received whatever else is there.
     """
 
     def __init__(self, pool: TaskPool, answering: Answering, died: Callable[[], None]) -> None:
@@ -26,17 +28,29 @@ class Intake:
         self._died = died
         self._loop = asyncio.get_running_loop()
         self._small: list[Task] = []
+        self._streams = 0
+
+    @contextmanager
+    def stream(self) -> Iterator[None]:
+        """Has a router's stream counted while it lives."""
+        self._streams += 1
+        try:
+            yield
+        finally:
+            self._streams -= 1
 
     def put(self, task: Task) -> None:
-        """Has the task answered, later."""
+        """Has the task answered, now or later."""
         if self._pool.busy or not self._answering.is_small(task.request):
             self._pool.put(task)
-            return
-        if not self._small:
-            self._loop.call_soon(self._compute)
-        self._small.append(task)
+        elif self._streams <= 1 and not self._small:
+            self._compute([task])
+        else:
+            if not self._small:
+                self._loop.call_soon(self._compute_small)
+            self._small.append(task)
 
-    def _compute(self) -> None:
+    def _compute_small(self) -> None:
         tasks, self._small = self._small, []
         by_layer: dict[int, list[Task]] = {}
         for task in tasks:
@@ -46,10 +60,14 @@ class Intake:
         for group in others:
             for task in group:
                 self._pool.put(task)
+        self._compute(first)
+
+    def _compute(self, tasks: list[Task]) -> None:
+        """All of one layer."""
         answered = False
         try:
             with torch.inference_mode():
-                answers = self._answering.answers(first)
+                answers = self._answering.answers(tasks)
             answered = True
         finally:
             if not answered:

@@ -9,6 +9,7 @@ from experts_service.store import ExpertStore
 from experts_service.token_counts import TokenCounts
 from kimi_k2.checkpoint import Checkpoint
 from kimi_k2.config import ModelConfig
+from kimi_k2.held_experts import held_experts
 from kimi_k2.numerics import Numerics, prove_numerics
 
 
@@ -42,13 +43,7 @@ def open_model(worker: WorkerConfig) -> ServedModel:
         numerics=numerics,
         store=ExpertStore(
             config.n_routed_experts,
-            lambda layer, experts: checkpoint.expert_weights(
-                layer,
-                experts,
-                numerics.dtype,
-                numerics.device,
-                column_major=bool(numerics.segments),
-            ),
+            lambda layer, experts: held_experts(checkpoint, layer, experts, numerics),
         ),
         counts=TokenCounts(config.moe_layers, config.n_routed_experts),
     )

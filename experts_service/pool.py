@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
+from wire.envelope import Message
 from wire.frames import DispatchRequest
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class Task:
+class Task(NamedTuple):
     """A request that was accepted and has to be answered exactly once.
 
     arrived: `time.perf_counter()` when it came.
@@ -20,7 +20,7 @@ class Task:
 
     request: DispatchRequest
     arrived: float
-    answer: Callable[[bytes], None]
+    answer: Callable[[Message], None]
 
 
 class TaskPool:

@@ -27,6 +27,7 @@ from experts_service.status import WorkerState, WorkerStatus
 from kimi_k2.errors import ConfigError, ModelError
 from monitoring.metrics import WorkerMetrics, set_state
 from monitoring.server import ListenError, MetricsServer
+from wire.carriers.carrier import INLINE, LOCAL
 from wire.channels import new_server
 from wire.errors import InternalError, InvalidRequestError, OrreryError, UnavailableError
 from wire.generated import orrery_pb2 as pb
@@ -172,7 +173,8 @@ class WorkerService:
         if model is None or intake is None or self._status.state is WorkerState.FAILED:
             raise UnavailableError(f"the worker is {self._status.state.value}")
         admission = Admission(model.config, model.numerics.dtype, self._status)
-        handler = StreamHandler(admission, intake, self._in_flight, self._metrics)
+        parts = admission, intake, self._in_flight, self._metrics
+        handler = StreamHandler(*parts, self._config.carrier)
         stream = self._loop.create_task(handler.run(frames, context))
         failed = self._loop.create_task(self.failed.wait())
         try:
@@ -197,6 +199,7 @@ class WorkerService:
             error=self._status.error,
             metrics_address=self.metrics_address,
             pid=os.getpid(),
+            carriers=[] if self._config.carrier == INLINE else [LOCAL],
         )
         if model is not None:
             description.model_hash = model.model_hash
@@ -224,9 +227,8 @@ class WorkerService:
             _log.exception("worker %s cannot serve", self._config.worker_id)
             self._fail(_text(error))
             return
-        answering = Answering(
-            model.store, model.numerics, self._status, model.counts, self._metrics
-        )
+        parts = model.store, model.numerics, self._status, model.counts, self._metrics
+        answering = Answering(*parts)
         self._intake = Intake(self._pool, answering, self._runtime_died)
         self._runtime = Runtime(self._pool, answering, self._deliver, self._runtime_died)
         self._runtime.start()

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kimi_k2.expert_ffn import ExpertWeights
+from kimi_k2.held_experts import HeldExperts, joined
 
 Check = Callable[[], None]
-LoadExperts = Callable[[int, Sequence[int]], ExpertWeights]
+LoadExperts = Callable[[int, Sequence[int]], HeldExperts]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,7 +28,7 @@ class HeldLayer:
     experts: tuple[int, ...]
     ids: frozenset[int]
     slots: NDArray[np.int64]
-    weights: ExpertWeights
+    weights: HeldExperts
 
 
 class ExpertStore:
@@ -78,7 +78,7 @@ class ExpertStore:
                 check()
             weights = self._load(layer, new)
             if old is not None:
-                weights = old.weights.join(weights)
+                weights = joined(old.weights, weights)
             if check is not None:
                 check()
             self._put(layer, (*held, *new), weights)
@@ -97,7 +97,7 @@ class ExpertStore:
                 ids = tuple(old.experts[slot] for slot in kept)
                 self._put(layer, ids, _take(old.weights, kept))
 
-    def _put(self, layer: int, experts: tuple[int, ...], weights: ExpertWeights) -> None:
+    def _put(self, layer: int, experts: tuple[int, ...], weights: HeldExperts) -> None:
         order = sorted(range(len(experts)), key=experts.__getitem__)
         if order != list(range(len(experts))):
             weights = _take(weights, order)
@@ -109,6 +109,6 @@ class ExpertStore:
         )
 
 
-def _take(weights: ExpertWeights, slots: list[int]) -> ExpertWeights:
-    index = torch.tensor(slots, device=weights.gate_up.device)
+def _take(weights: HeldExperts, slots: list[int]) -> HeldExperts:
+    index = torch.tensor(slots, device=weights.down.device)
     return weights.take(index)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
@@ -86,13 +86,20 @@ class Gateway:
 
 
 def build_app(
-    config: GatewayConfig, *, replicas: int = 1, routers: Sequence[str] = ()
+    config: GatewayConfig,
+    *,
+    replicas: int = 1,
+    routers: Sequence[str] = (),
+    labels: Mapping[str, str] | None = None,
+    one_a_node: bool = False,
 ) -> serve.Application:
     """The Serve application, for `serve.run`.
 
     Args:
         replicas: HTTP processes behind the one port.
         routers: fixed addresses; empty: those that the controller names.
+        labels: of the Ray nodes that replicas may run on.
+        one_a_node: never two replicas on a node, as when they listen on a fixed port.
     """
     deployment: Any = serve.deployment(
         serve.ingress()(Gateway),
@@ -100,9 +107,11 @@ def build_app(
         num_replicas=replicas,
         max_ongoing_requests=_MOST_REQUESTS,
         graceful_shutdown_timeout_s=_GRACE_S,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options={"num_cpus": 0, **({"label_selector": dict(labels)} if labels else {})},
         # A line for each request would fill the log; the metrics count them.
         logging_config={"enable_access_log": False},
     )
+    if one_a_node:
+        deployment = deployment.options(max_replicas_per_node=1)
     application: serve.Application = deployment.bind(config, tuple(routers))
     return application

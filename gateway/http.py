@@ -32,7 +32,7 @@ from monitoring.server import MetricsServer
 from wire.errors import InternalError, OrreryError
 
 _log = logging.getLogger(__name__)
-_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/models", "/health")
+PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/models", "/health")
 
 
 def create_asgi(
@@ -123,7 +123,7 @@ def _label(path: str) -> str:
     """A path of ours; what anybody may type must not become a metric's label."""
     if path.startswith("/v1/models/"):
         return "/v1/models"
-    return path if path in _PATHS else "other"
+    return path if path in PATHS else "other"
 
 
 async def _on_error(request: Request, error: Exception) -> Response:

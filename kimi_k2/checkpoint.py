@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from kimi_k2.config import ModelConfig
 from kimi_k2.errors import CheckpointError
-from kimi_k2.expert_ffn import ExpertWeights
 from kimi_k2.expert_formats import reader_for
+from kimi_k2.expert_weights import ExpertWeights
 from kimi_k2.safetensors_file import SafetensorsFile, TensorRead
 from kimi_k2.tensor_names import TensorSpec, expert_prefix, router_tensors
 from kimi_k2.weights import RouterWeights, router_weights
@@ -25,6 +25,7 @@ _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _K25_PREFIX = "language_model."
 _BYTES_AT_ONCE = 16 << 20
+_PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
 _DTYPES = {
     "F32": torch.float32,
     "F16": torch.float16,
@@ -34,9 +35,14 @@ _DTYPES = {
 }
 
 
+StoredExperts = dict[str, dict[str, Tensor]]
+"""Projection to suffix to a stack of tensors, one an expert."""
+
+
 class Checkpoint:
     """Reads what is asked for and nothing else.
 
+    reader: knows the format of the routed experts.
     bytes_read: bytes of tensor data read so far; headers do not count.
 
     Raises:
@@ -48,8 +54,9 @@ class Checkpoint:
         self.path = Path(path)
         self.config = ModelConfig.from_dir(self.path)
         self.bytes_read = 0
-        self._reader = reader_for(self.config)
+        self.reader = reader_for(self.config)
         self._shards: dict[str, SafetensorsFile] = {}
+        self._checked: set[tuple[int, int]] = set()
 
     @cached_property
     def model_hash(self) -> str:
@@ -76,7 +83,7 @@ class Checkpoint:
         self._check(router_tensors(self.config))
         for layer in self.config.moe_layers:
             for expert in range(self.config.n_routed_experts):
-                self._check(self._expert_tensors(layer, expert))
+                self._check_expert(layer, expert)
 
     def router_weights(
         self,
@@ -94,8 +101,8 @@ class Checkpoint:
         """
         specs = router_tensors(self.config)
         self._check(specs)
-        stored = {name: self._stack([name]) for name in specs}
-        tensors = {name: tensor[0] for name, tensor in stored.items()}
+        stored = self._stacks([[name] for name in specs])
+        tensors = {name: stack[0] for name, stack in zip(specs, stored, strict=True)}
         return router_weights(self.config, tensors, dtype, device, arrange)
 
     def expert_weights(
@@ -115,62 +122,101 @@ class Checkpoint:
             CheckpointError: no such expert, or a tensor that is missing, truncated, or of the
                 wrong kind.
         """
+        width, hidden = self.config.moe_intermediate_size, self.config.hidden_size
+        weights = ExpertWeights.empty(len(experts), width, hidden, dtype, device, column_major)
+        for some, stored in self.stored_experts(layer, experts):
+            weight = {name: self.reader.weight(stored[name]).to(device) for name in stored}
+            weights.gate_up[some, :width] = weight["gate_proj"]
+            weights.gate_up[some, width:] = weight["up_proj"]
+            weights.down[some] = weight["down_proj"]
+        return weights
+
+    def stored_experts(
+        self, layer: int, experts: Sequence[int]
+    ) -> Iterator[tuple[slice, StoredExperts]]:
+        """The experts as they are stored, some at a time: which of them, and their tensors.
+
+        Raises:
+            CheckpointError: see `expert_weights`.
+        """
         config = self.config
         for expert in experts:
             if layer not in config.moe_layers or not 0 <= expert < config.n_routed_experts:
                 raise CheckpointError(f"the model has no expert {expert} in layer {layer}")
-            self._check(self._expert_tensors(layer, expert))
-        width, hidden = config.moe_intermediate_size, config.hidden_size
-        weights = ExpertWeights.empty(len(experts), width, hidden, dtype, device, column_major)
-        at_once = max(1, _BYTES_AT_ONCE // (3 * width * hidden))
+            self._check_expert(layer, expert)
+        at_once = max(1, _BYTES_AT_ONCE // (3 * config.moe_intermediate_size * config.hidden_size))
+        suffixes = self.reader.used()
         for first in range(0, len(experts), at_once):
             some = slice(first, first + at_once)
             prefixes = [expert_prefix(layer, expert) for expert in experts[some]]
-            weights.gate_up[some, :width] = self._projection(prefixes, "gate_proj").to(device)
-            weights.gate_up[some, width:] = self._projection(prefixes, "up_proj").to(device)
-            weights.down[some] = self._projection(prefixes, "down_proj").to(device)
-        return weights
+            kinds = [(name, suffix) for name in _PROJECTIONS for suffix in suffixes]
+            stacks = self._stacks(
+                [[f"{prefix}{name}.{suffix}" for prefix in prefixes] for name, suffix in kinds]
+            )
+            stored: StoredExperts = {name: {} for name in _PROJECTIONS}
+            for (name, suffix), stack in zip(kinds, stacks, strict=True):
+                stored[name][suffix] = stack
+            yield some, stored
 
-    def _projection(self, prefixes: Iterable[str], projection: str) -> Tensor:
-        names = [prefix + projection for prefix in prefixes]
-        return self._reader.weight(
-            {
-                suffix: self._stack([f"{name}.{suffix}" for name in names])
-                for suffix in self._reader.used()
-            }
-        )
+    def expert_dtypes(self, layer: int, experts: Sequence[int]) -> set[str]:
+        """The safetensors dtypes of what is read of the experts.
 
-    def _stack(self, names: Sequence[str]) -> Tensor:
-        """Tensors of one shape and dtype as one CPU tensor [len(names), ...]."""
-        shards = [self._shard_of(name) for name in names]
-        entries = [
-            shard.entry(self._stored(name)) for shard, name in zip(shards, names, strict=True)
+        Raises:
+            CheckpointError: a tensor is missing or truncated.
+        """
+        names = [
+            f"{expert_prefix(layer, expert)}{projection}.{suffix}"
+            for expert in experts
+            for projection in _PROJECTIONS
+            for suffix in self.reader.used()
         ]
-        dtype, shape = entries[0].dtype, entries[0].shape
-        for entry in entries:
-            if (entry.dtype, entry.shape) != (dtype, shape):
-                raise CheckpointError(f"tensor {entry.name} differs in kind from {entries[0].name}")
-        size = prod(shape) * _DTYPES[dtype].itemsize
-        raw = np.empty((len(names), size), dtype=np.uint8)
-        by_shard: dict[SafetensorsFile, list[TensorRead]] = {}
-        for shard, entry, buffer in zip(shards, entries, raw, strict=True):
-            by_shard.setdefault(shard, []).append(TensorRead(entry=entry, buffer=buffer))
-        self.bytes_read += sum(shard.read(reads) for shard, reads in by_shard.items())
-        return torch.from_numpy(raw).view(_DTYPES[dtype]).view(len(names), *shape)
+        return {self._shard_of(name).entry(self._stored(name)).dtype for name in names}
 
-    def _expert_tensors(self, layer: int, expert: int) -> dict[str, TensorSpec]:
+    def _stacks(self, groups: Sequence[Sequence[str]]) -> list[Tensor]:
+        """For each group, tensors of one shape and dtype as one CPU tensor [len(group), ...]."""
+        by_shard: dict[SafetensorsFile, list[TensorRead]] = {}
+        stacks = []
+        for names in groups:
+            shards = [self._shard_of(name) for name in names]
+            entries = [
+                shard.entry(self._stored(name)) for shard, name in zip(shards, names, strict=True)
+            ]
+            dtype, shape = entries[0].dtype, entries[0].shape
+            for entry in entries:
+                if entry.dtype != dtype or entry.shape != shape:
+                    raise CheckpointError(
+                        f"tensor {entry.name} differs in kind from {entries[0].name}"
+                    )
+            size = prod(shape) * _DTYPES[dtype].itemsize
+            raw = np.empty((len(names), size), dtype=np.uint8)
+            for shard, entry, buffer in zip(shards, entries, raw, strict=True):
+                by_shard.setdefault(shard, []).append(TensorRead(entry=entry, buffer=buffer))
+            stacks.append(torch.from_numpy(raw).view(_DTYPES[dtype]).view(len(names), *shape))
+        self.bytes_read += sum(shard.read(reads) for shard, reads in by_shard.items())
+        return stacks
+
+    @cached_property
+    def _expert_specs(self) -> Mapping[str, TensorSpec]:
+        """The tensors of any expert, by what follows `expert_prefix`."""
         width, hidden = self.config.moe_intermediate_size, self.config.hidden_size
         shapes = {
             "gate_proj": (width, hidden),
             "up_proj": (width, hidden),
             "down_proj": (hidden, width),
         }
-        prefix = expert_prefix(layer, expert)
         return {
-            f"{prefix}{projection}.{suffix}": spec
+            f"{projection}.{suffix}": spec
             for projection, (rows, columns) in shapes.items()
-            for suffix, spec in self._reader.tensors(rows, columns).items()
+            for suffix, spec in self.reader.tensors(rows, columns).items()
         }
+
+    def _check_expert(self, layer: int, expert: int) -> None:
+        """Once for each expert: headers are read only once, too."""
+        if (layer, expert) in self._checked:
+            return
+        prefix = expert_prefix(layer, expert)
+        self._check({prefix + name: spec for name, spec in self._expert_specs.items()})
+        self._checked.add((layer, expert))
 
     def _check(self, specs: Mapping[str, TensorSpec]) -> None:
         for name, spec in specs.items():
@@ -202,7 +248,8 @@ class Checkpoint:
             raise CheckpointError(f"{index} cannot be read: {error}") from error
         weight_map = raw.get("weight_map") if isinstance(raw, dict) else None
         if not isinstance(weight_map, dict) or not all(
-            isinstance(shard, str) and Path(shard).name == shard for shard in weight_map.values()
+            isinstance(shard, str) and Path(shard).name == shard
+            for shard in set(map(_hashable, weight_map.values()))
         ):
             raise CheckpointError(f"{index} must hold a weight_map of file names")
         return weight_map
@@ -225,3 +272,7 @@ class Checkpoint:
         if name not in self._shards:
             self._shards[name] = SafetensorsFile(self.path / name)
         return self._shards[name]
+
+
+def _hashable(value: object) -> str | None:
+    return value if isinstance(value, str) else None

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from kimi_k2.arithmetic import Numerics
 from kimi_k2.attention_plan import plan_attention
-from kimi_k2.batch import Segment
+from kimi_k2.batch import MicroBatch, Segment
+from kimi_k2.compiled_layers import CompiledLayers, compilable
 from kimi_k2.config import ModelConfig
-from kimi_k2.expert_ffn import ExpertWeights, expert_ffn
-from kimi_k2.latent_cache import BLOCK_SIZE
+from kimi_k2.expert_proof import experts_differ
+from kimi_k2.latent_cache import BLOCK_SIZE, LatentCache
+from kimi_k2.layer_math import LayerMath
 from kimi_k2.paged_attention import paged_attention
 from kimi_k2.self_test import ProductShape, product_shapes
+from kimi_k2.torch_layers import TorchLayers
+from kimi_k2.weights import RouterWeights
 
-_MAX_WEIGHTS = 1 << 26
-"""The network of larger experts is trusted from its products, to bound start-up time."""
-_EXPERT_LOADS = (1, 21, 0, 7, 2)
 _LENGTHS = (256, 192, 128, 320, 384, 448, 512)
+_SEGMENTS = (
+    Segment(start=0, length=1, position=BLOCK_SIZE + 9, block_table=(1, 2)),
+    Segment(start=1, length=9, position=2 * BLOCK_SIZE - 4, block_table=(3, 0, 4)),
+    Segment(start=10, length=1, position=0, block_table=(5,)),
+)
+_ROWS, _BLOCKS = 11, 6
 
 
 def with_kernels(numerics: Numerics, config: ModelConfig) -> Numerics:
@@ -31,11 +39,23 @@ def with_kernels(numerics: Numerics, config: ModelConfig) -> Numerics:
     """
     if numerics.device.type != "cpu" or numerics.dtype != torch.float32:
         return numerics
-    segments = _segments(config, numerics)
-    proven = replace(numerics, segments=segments)
-    if _experts_differ(proven, config) or _attention_differs(proven, config):
+    from kimi_k2.exponential_proof import elementwise_differs
+
+    if elementwise_differs():
+        return numerics
+    proven = replace(numerics, segments=_segments(config, numerics))
+    if experts_differ(proven, config) or _attention_differs(proven, config):
         return numerics
     return proven
+
+
+def layer_math(config: ModelConfig, weights: RouterWeights, numerics: Numerics) -> LayerMath:
+    """The compiled layers where they give the bits of torch's with the model's own weights."""
+    oracle = TorchLayers(config, weights, numerics)
+    if not compilable(config, weights, numerics):
+        return oracle
+    candidate = CompiledLayers(config, weights, numerics)
+    return oracle if _layers_differ(candidate, oracle, config) else candidate
 
 
 def _segments(config: ModelConfig, numerics: Numerics) -> Mapping[tuple[int, int], int]:
@@ -80,38 +100,45 @@ def _segment(shape: ProductShape, numerics: Numerics) -> int | None:
     return None
 
 
-def _experts_differ(candidate: Numerics, config: ModelConfig) -> bool:
-    hidden, width = config.hidden_size, config.moe_intermediate_size
-    if 2 * hidden * width * len(_EXPERT_LOADS) > _MAX_WEIGHTS:
-        return False
-    random = _Random(candidate.row_quantum)
-    weights = ExpertWeights(
-        gate_up=random.values(len(_EXPERT_LOADS), 2 * width, hidden) / hidden**0.5,
-        down=random.values(len(_EXPERT_LOADS), hidden, width) / width**0.5,
-    )
-    loads = torch.tensor(_EXPERT_LOADS)
-    slots = torch.repeat_interleave(torch.arange(len(loads)), loads).flip(0)
-    x = random.values(len(slots), hidden)
-    found = expert_ffn(x, slots, weights.as_column_major(), candidate)
-    return not torch.equal(found, expert_ffn(x, slots, weights, replace(candidate, segments={})))
-
-
 def _attention_differs(candidate: Numerics, config: ModelConfig) -> bool:
     heads = config.num_attention_heads
     random = _Random(candidate.row_quantum)
-    pages = random.values(4, BLOCK_SIZE, config.latent_dim)
-    segments = (
-        Segment(start=0, length=1, position=BLOCK_SIZE + 9, block_table=(1, 2)),
-        Segment(start=1, length=9, position=2 * BLOCK_SIZE - 4, block_table=(3, 0, 1)),
-        Segment(start=10, length=1, position=0, block_table=(2,)),
-    )
-    query = random.values(11, heads, config.latent_dim) / config.latent_dim**0.5
+    pages = random.values(_BLOCKS, BLOCK_SIZE, config.latent_dim)
+    query = random.values(_ROWS, heads, config.latent_dim) / config.latent_dim**0.5
 
     def attended(numerics: Numerics) -> Tensor:
-        plan = plan_attention(segments, heads, numerics)
+        plan = plan_attention(_SEGMENTS, heads, numerics)
         return paged_attention(query, pages, config.kv_lora_rank, plan, numerics)
 
     return not torch.equal(attended(candidate), attended(replace(candidate, segments={})))
+
+
+def _layers_differ(candidate: LayerMath, oracle: LayerMath, config: ModelConfig) -> bool:
+    """Compares the first layer, the first with a gate, and what comes after the last."""
+    random = _Random(config.num_hidden_layers)
+    layers = sorted({0, *config.moe_layers[:1]})
+    pages = random.values(config.num_hidden_layers, _BLOCKS, BLOCK_SIZE, config.latent_dim)
+    tokens = torch.arange(_ROWS) * (config.vocab_size // _ROWS)
+    batch = MicroBatch(token_ids=tokens, segments=_SEGMENTS, logit_rows=(0, _ROWS - 1))
+    routed = random.values(_ROWS, config.hidden_size)
+
+    def outputs(math: LayerMath) -> Iterator[Tensor]:
+        cache = LatentCache(pages=pages.clone())
+        running = math.start(batch, cache)
+        padded = F.pad(routed, (0, 0, 0, running.rows - _ROWS))
+        for layer in layers:
+            normed, routing = running.attend(layer)
+            running.run_mlp(layer)
+            running.add_mlp(None if routing is None else padded)
+            yield normed[:_ROWS].clone()
+            if routing is not None:
+                yield routing.topk_idx[:_ROWS]
+                yield routing.topk_weights[:_ROWS]
+        yield running.logits(batch.logit_rows)
+        yield cache.pages
+
+    pairs = zip(outputs(candidate), outputs(oracle), strict=True)
+    return not all(torch.equal(found, wanted) for found, wanted in pairs)
 
 
 class _Random:

@@ -1,87 +1,21 @@
-"""The routed experts' feed-forward network on rows that were already routed."""
+"""The routed experts' feed-forward network on rows that were already routed, by torch.
+
+What devices and bfloat16 run, and the oracle of the compiled network (`kimi_k2.routed_rows`).
+"""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kimi_k2.arithmetic import Numerics, column_major
+from kimi_k2.arithmetic import Numerics
+from kimi_k2.expert_weights import ExpertWeights
 
 _MAX_BLOCK_ROWS = 64
 _MAX_GATHERED_BYTES = 8 << 20
 """Copies of weights made for one product, about what a processor's cache holds; an expert larger
 than this is never copied."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExpertWeights:
-    """Weights of some experts of one layer, each in a slot, in the activation dtype.
-
-    gate_up: [slots, 2 * moe_intermediate_size, hidden]; gate_proj's rows, then up_proj's.
-    down: [slots, hidden, moe_intermediate_size].
-
-    In memory the last two dimensions may be exchanged (`column_major`): compiled kernels want the
-    outputs of one input next to each other.
-    """
-
-    gate_up: Tensor
-    down: Tensor
-
-    @classmethod
-    def empty(
-        cls,
-        slots: int,
-        width: int,
-        hidden: int,
-        dtype: torch.dtype,
-        device: torch.device | str = "cpu",
-        column_major: bool = False,
-    ) -> ExpertWeights:
-        def make(rows: int, columns: int) -> Tensor:
-            if column_major:
-                shape = (slots, columns, rows)
-                return torch.empty(shape, dtype=dtype, device=device).transpose(1, 2)
-            return torch.empty(slots, rows, columns, dtype=dtype, device=device)
-
-        return cls(gate_up=make(2 * width, hidden), down=make(hidden, width))
-
-    @property
-    def column_major(self) -> bool:
-        return (
-            self.gate_up.transpose(1, 2).is_contiguous()
-            and self.down.transpose(1, 2).is_contiguous()
-        )
-
-    def as_column_major(self) -> ExpertWeights:
-        return ExpertWeights(gate_up=column_major(self.gate_up), down=column_major(self.down))
-
-    def take(self, slots: Tensor) -> ExpertWeights:
-        """Some of the experts in another order, laid out in memory as these are."""
-        return self._change(lambda weight, _: weight.index_select(0, slots), self)
-
-    def join(self, other: ExpertWeights) -> ExpertWeights:
-        """These experts and then the others, laid out in memory as these are."""
-        return self._change(lambda a, b: torch.cat((a, b)), other)
-
-    def _change(
-        self, change: Callable[[Tensor, Tensor], Tensor], other: ExpertWeights
-    ) -> ExpertWeights:
-        def changed(a: Tensor, b: Tensor) -> Tensor:
-            if self.column_major:
-                return change(a.transpose(1, 2), b.transpose(1, 2)).transpose(1, 2)
-            return change(a, b)
-
-        return ExpertWeights(
-            gate_up=changed(self.gate_up, other.gate_up), down=changed(self.down, other.down)
-        )
-
-    @property
-    def nbytes(self) -> int:
-        return self.gate_up.nbytes + self.down.nbytes
 
 
 def expert_ffn(x: Tensor, slots: Tensor, weights: ExpertWeights, numerics: Numerics) -> Tensor:
@@ -97,9 +31,7 @@ def expert_ffn(x: Tensor, slots: Tensor, weights: ExpertWeights, numerics: Numer
     """
     if x.shape[0] == 0:
         return torch.empty_like(x)
-    compiled = _compiled(x, slots, weights, numerics)
-    if compiled is not None:
-        return compiled
+    weights = weights.cast(x.dtype)
     order = torch.argsort(slots, stable=True)
     counts = torch.bincount(slots, minlength=weights.gate_up.shape[0])
     if x.is_cuda:
@@ -112,46 +44,11 @@ def expert_ffn_oracle(
     x: Tensor, slots: Tensor, weights: ExpertWeights, numerics: Numerics
 ) -> Tensor:
     """The same by a loop over experts; equal to `expert_ffn` bit for bit on CPU."""
-    out = torch.empty_like(x)
+    weights, out = weights.cast(x.dtype), torch.empty_like(x)
     for slot in torch.unique(slots).tolist():
         mine = slots == slot
         hidden = numerics.swiglu(numerics.linear(x[mine], weights.gate_up[slot]))
         out[mine] = numerics.linear(hidden, weights.down[slot])
-    return out
-
-
-def _compiled(
-    x: Tensor, slots: Tensor, weights: ExpertWeights, numerics: Numerics
-) -> Tensor | None:
-    """By kernels, in place in the stacked weights; None where they were not proven."""
-    width = weights.down.shape[2]
-    up = numerics.segments.get((x.shape[1], 2 * width))
-    down = numerics.segments.get((width, x.shape[1]))
-    if up is None or down is None or not weights.column_major:
-        return None
-    from kimi_k2 import ffn_kernels as kernels
-
-    gate_up, gate = x.new_empty(len(x), 2 * width), x.new_empty(len(x), width)
-    order, ends = torch.empty_like(slots), slots.new_empty(len(weights.down))
-    places = order.numpy(), ends.numpy()
-    kernels.expert_up(
-        x.contiguous().numpy(),
-        slots.contiguous().numpy(),
-        weights.gate_up.transpose(1, 2).numpy(),
-        up,
-        *places,
-        gate_up.numpy(),
-        gate.numpy(),
-    )
-    activated, out = numerics.silu(gate), torch.empty_like(x)
-    kernels.expert_down(
-        activated.numpy(),
-        gate_up.numpy(),
-        weights.down.transpose(1, 2).numpy(),
-        down,
-        *places,
-        out.numpy(),
-    )
     return out
 
 

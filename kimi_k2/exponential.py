@@ -1,4 +1,9 @@
-"""The compiled power of two, with the bits of `torch.exp2` (the same published algorithm)."""
+"""Compiled elementwise functions with the bits of torch's: `exp2`, `sigmoid` and `silu`.
+
+torch computes them on CPU in vectors with the published algorithms of Sleef, which are repeated
+here. `exp` is the one inside sigmoid and SiLU; `torch.exp` itself is another (oneMKL's, not public)
+and has other bits. No function branches, so loops over them become vector code.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +26,22 @@ _C6, _C5, _C4 = (
     np.float32(0.9618384764e-2),
 )
 _C3, _C2, _C1 = np.float32(0.5550347269e-1), np.float32(0.2402264476), np.float32(0.6931471825)
-_ONE, _ZERO = np.float32(1), np.float32(0)
+_ONE, _ZERO, _INFINITE = np.float32(1), np.float32(0), np.float32(np.inf)
 _LEAST, _MOST = np.float32(-150), np.float32(128)
+
+_E6, _E5, _E4 = (
+    np.float32(0.000198527617612853646278381),
+    np.float32(0.00139304355252534151077271),
+    np.float32(0.00833336077630519866943359),
+)
+_E3, _E2, _E1 = (
+    np.float32(0.0416664853692054748535156),
+    np.float32(0.166666671633720397949219),
+    np.float32(0.5),
+)
+_LOG2_E = np.float32(1.442695040888963407359924681)
+_LN_2_HIGH, _LN_2_LOW = np.float32(0.693145751953125), np.float32(1.428606765330187045e-06)
+_LEAST_E, _MOST_E = np.float32(-104), np.float32(100)
 
 
 def _library(name: str, arguments: int) -> Callable[..., np.float32]:
@@ -72,8 +91,35 @@ def exp2(x: np.float32) -> np.float32:
     exponent = np.int32(whole)
     half = exponent >> np.int32(1)
     value = value * _power(half) * _power(np.int32(exponent - half))
-    if x < _LEAST:
-        return _ZERO
-    if x >= _MOST:
-        return np.float32(np.inf)
-    return value
+    value = _INFINITE if x >= _MOST else value
+    return _ZERO if x < _LEAST else value
+
+
+@compiled
+def exp(x: np.float32) -> np.float32:
+    """e to the power `x`; 0 below -104, infinite above 100."""
+    bounded = max(min(x, _MOST_E), _LEAST_E)
+    whole = _nearest(bounded * _LOG2_E)
+    part = _fma(whole, -_LN_2_HIGH, bounded)
+    part = _fma(whole, -_LN_2_LOW, part)
+    value = _fma(_E6, part, _E5)
+    value = _fma(value, part, _E4)
+    value = _fma(value, part, _E3)
+    value = _fma(value, part, _E2)
+    value = _fma(value, part, _E1)
+    value = _ONE + _fma(part * part, value, part)
+    exponent = np.int32(whole)
+    half = exponent >> np.int32(1)
+    value = value * _power(half) * _power(np.int32(exponent - half))
+    value = _INFINITE if x > _MOST_E else value
+    return _ZERO if x < _LEAST_E else value
+
+
+@compiled
+def sigmoid(x: np.float32) -> np.float32:
+    return _ONE / (_ONE + exp(_ZERO - x))
+
+
+@compiled
+def silu(x: np.float32) -> np.float32:
+    return x / (_ONE + exp(-x))

@@ -11,7 +11,8 @@ from kimi_k2.arithmetic import Numerics
 from kimi_k2.attention_plan import plan_attention
 from kimi_k2.batch import Segment
 from kimi_k2.config import ModelConfig
-from kimi_k2.expert_ffn import ExpertWeights, expert_ffn
+from kimi_k2.expert_ffn import expert_ffn
+from kimi_k2.expert_weights import ExpertWeights
 from kimi_k2.gate import GateConfig, select
 from kimi_k2.int4 import dequantize
 from kimi_k2.latent_cache import BLOCK_SIZE

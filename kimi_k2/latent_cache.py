@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kimi_k2.config import ModelConfig
+from kimi_k2.huge_pages import zeros
 
 BLOCK_SIZE = 64
 """Tokens a KV block. Attention works page by page, so this size is part of the numerics."""
@@ -28,6 +29,8 @@ class LatentCache:
         cls, config: ModelConfig, num_blocks: int, dtype: torch.dtype, device: torch.device
     ) -> LatentCache:
         shape = (config.num_hidden_layers, num_blocks, BLOCK_SIZE, config.latent_dim)
+        if device.type == "cpu":
+            return cls(pages=zeros(shape, dtype))
         return cls(pages=torch.zeros(shape, dtype=dtype, device=device))
 
     @property

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from kimi_k2.checkpoint import Checkpoint
+from kimi_k2.held_experts import held_experts
 from kimi_k2.local_experts import LocalExperts
 from kimi_k2.model import Model
 from kimi_k2.numerics import Numerics, prove_numerics
@@ -46,9 +47,7 @@ def load_local_experts(
         numerics = prove_numerics(checkpoint.config, dtype, device)
     experts = range(checkpoint.config.n_routed_experts)
     weights = {
-        layer: checkpoint.expert_weights(
-            layer, experts, numerics.dtype, numerics.device, column_major=bool(numerics.segments)
-        )
+        layer: held_experts(checkpoint, layer, experts, numerics)
         for layer in checkpoint.config.moe_layers
     }
     return LocalExperts(weights, numerics)

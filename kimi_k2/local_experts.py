@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Generator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from kimi_k2.arithmetic import Numerics
 from kimi_k2.combine import combine
-from kimi_k2.expert_ffn import ExpertWeights, expert_ffn
+from kimi_k2.expert_ffn import expert_ffn
 from kimi_k2.experts import RoutedRows
+from kimi_k2.held_experts import HeldExperts
+from kimi_k2.routed_rows import compiled_rows
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class LocalExperts:
     weights: layer number to all experts of the layer, slot = logical expert id.
     """
 
-    def __init__(self, weights: Mapping[int, ExpertWeights], numerics: Numerics) -> None:
+    def __init__(self, weights: Mapping[int, HeldExperts], numerics: Numerics) -> None:
         self._weights = dict(weights)
         self._numerics = numerics
 
@@ -50,6 +53,20 @@ class LocalExperts:
 
     def _routed(self, layer: int, x: Tensor, topk_idx: Tensor, topk_weights: Tensor) -> Tensor:
         rows, top_k = topk_idx.shape
+        weights = self._weights[layer]
+        slots = topk_idx.flatten()
+        if x.device.type == "cpu":
+            compiled = compiled_rows(
+                x,
+                np.full(rows, top_k),
+                slots.numpy(),
+                np.ones(rows, np.bool_),
+                topk_weights.flatten().numpy(),
+                weights,
+                self._numerics,
+            )
+            if compiled is not None:
+                return compiled
         pairs = x.repeat_interleave(top_k, dim=0)
-        out = expert_ffn(pairs, topk_idx.flatten(), self._weights[layer], self._numerics)
+        out = expert_ffn(pairs, slots, weights.plain(), self._numerics)
         return combine(out.view(rows, top_k, x.shape[1]), topk_weights)

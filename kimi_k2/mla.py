@@ -81,7 +81,7 @@ class LatentAttention:
         cache.write(layer, plan.slots, latents[: plan.slots.shape[0]])
         nope, rope = self.queries(x, weights.query, rotation)
         absorbed = self.numerics.per_head(nope, weights.absorb_k)
-        query = torch.cat((absorbed.float(), rope), dim=-1) * (self.softmax_scale * _LOG2_E)
+        query = torch.cat((absorbed.float(), rope), dim=-1) * self.query_scale
         attended = paged_attention(
             query, cache.pages[layer], self.config.kv_lora_rank, plan, self.numerics
         )
@@ -115,6 +115,11 @@ class LatentAttention:
         yarn = self.config.rope_scaling
         scale: float = self.config.qk_head_dim**-0.5
         return scale if yarn is None else scale * yarn.softmax_scale
+
+    @property
+    def query_scale(self) -> float:
+        """What queries are multiplied by: the softmax is to the base 2."""
+        return self.softmax_scale * _LOG2_E
 
     @cached_property
     def _frequencies(self) -> Tensor:

@@ -11,10 +11,9 @@ import json
 import os
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +29,11 @@ _ITEM_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2":
 _ITEM_SIZES |= {"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
-@dataclass(frozen=True, kw_only=True)
-class TensorEntry:
-    """Where a tensor lies: `begin` and `end` are byte offsets in the file."""
+class TensorEntry(NamedTuple):
+    """Where a tensor lies: `begin` and `end` are byte offsets in the file.
+
+    A tuple, since a checkpoint has hundreds of thousands.
+    """
 
     name: str
     dtype: str
@@ -41,8 +42,7 @@ class TensorEntry:
     end: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class TensorRead:
+class TensorRead(NamedTuple):
     """A tensor and the buffer for it: contiguous uint8 of exactly the tensor's size."""
 
     entry: TensorEntry
@@ -99,23 +99,14 @@ class SafetensorsFile:
             CheckpointError: there is no such tensor, its entry is malformed, or the file ends
                 before it.
         """
-        if name not in self._header:
+        raw = self._header.get(name)
+        if raw is None:
             raise CheckpointError(f"tensor {name} is missing from shard {self.path}")
-        match self._header[name]:
-            case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(lo), int(hi)]}:
-                sizes = all(type(size) is int and size >= 0 for size in shape)
-                fits = sizes and lo >= 0 and hi - lo == prod(shape) * _ITEM_SIZES.get(dtype, -1)
-            case _:
-                fits = False
-        if not fits:
+        if not _well_formed(raw):
             raise CheckpointError(f"tensor {name} has a malformed entry in {self.path}")
-        entry = TensorEntry(
-            name=name,
-            dtype=dtype,
-            shape=tuple(shape),
-            begin=self._data_start + lo,
-            end=self._data_start + hi,
-        )
+        begin, end = raw["data_offsets"]
+        start = self._data_start
+        entry = TensorEntry(name, raw["dtype"], tuple(raw["shape"]), start + begin, start + end)
         if entry.end > self.size:
             raise CheckpointError(
                 f"tensor {name} is truncated: it ends at byte {entry.end} of {self.path}, which"
@@ -149,6 +140,23 @@ class SafetensorsFile:
         if len(header) < length:
             raise CheckpointError(f"shard {self.path} is truncated inside its header")
         return header
+
+
+def _well_formed(raw: Any) -> bool:
+    """Whether it says where a tensor of its shape lies. Not a `match`, which takes ten times as
+    long."""
+    if type(raw) is not dict:
+        return False
+    dtype, shape, offsets = raw.get("dtype"), raw.get("shape"), raw.get("data_offsets")
+    if type(shape) is not list or type(offsets) is not list or len(offsets) != 2:
+        return False
+    begin, end = offsets
+    if type(begin) is not int or type(end) is not int or type(dtype) is not str or begin < 0:
+        return False
+    for size in shape:
+        if type(size) is not int or size < 0:
+            return False
+    return bool(end - begin == prod(shape) * _ITEM_SIZES.get(dtype, -1))
 
 
 def _adjacent(ordered: list[TensorRead]) -> Iterator[list[TensorRead]]:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from kimi_k2.arithmetic import Numerics
 from kimi_k2.config import ModelConfig
-from kimi_k2.expert_ffn import ExpertWeights, expert_ffn
+from kimi_k2.expert_ffn import expert_ffn
+from kimi_k2.expert_weights import ExpertWeights
 from kimi_k2.latent_cache import BLOCK_SIZE
 
 _MAX_WEIGHTS = 1 << 24

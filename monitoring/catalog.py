@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.metrics import MetricWrapperBase
 
+from monitoring import expert_page
 from monitoring.metrics import ControllerMetrics, GatewayMetrics, RouterMetrics, WorkerMetrics
 
 _ROLES = (
@@ -22,8 +23,10 @@ _ROLES = (
 _INTRODUCTION = """# Metrics
 
 Each process serves `/metrics` on a port of its own; the controller lists the ports at `/sd` for
-Prometheus HTTP service discovery. Times are in seconds, sizes in bytes. This page is made from
-`monitoring/metrics.py` by `python -m monitoring.catalog`, and a test compares the two.
+Prometheus HTTP service discovery. A router has a second page, `/metrics/experts`, for the one
+metric of which a large model has thousands of series. Times are in seconds, sizes in bytes. This
+page is made from `monitoring/metrics.py` by `python -m monitoring.catalog`, and a test compares the
+two.
 """
 
 
@@ -58,6 +61,16 @@ def entries() -> list[CatalogEntry]:
                         help=family.documentation,
                     )
                 )
+        if role == "Router":
+            found.append(
+                CatalogEntry(
+                    role=role,
+                    name=expert_page.NAME,
+                    kind="counter",
+                    labels=expert_page.LABELS,
+                    help=expert_page.MEANING,
+                )
+            )
     return found
 
 

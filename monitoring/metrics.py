@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from monitoring.deferred import Deferred
+
 REQUEST_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
 FIRST_TOKEN_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 2, 3.5, 5, 10, 20, 60)
 TOKEN_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 10)
@@ -27,6 +29,7 @@ class RouterMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Registers every router series; raises ValueError when `registry` holds them already."""
+        self.deferred = Deferred(registry)
         declare = _Declarations(registry)
         self.ttft = declare.histogram(
             "orrery_router_ttft_seconds",
@@ -106,6 +109,12 @@ class RouterMetrics:
             "worker",
             "code",
         )
+        self.dispatch_carrier = declare.gauge(
+            "orrery_router_dispatch_carrier",
+            "1 for the carrier of an expert worker's messages: inline (gRPC) or local (a socket).",
+            "worker",
+            "carrier",
+        )
         self.expert_tokens = declare.counter(
             "orrery_router_expert_tokens", "Expert-token pairs dispatched, by layer.", "layer"
         )
@@ -122,6 +131,7 @@ class WorkerMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Registers every worker series; raises ValueError when `registry` holds them already."""
+        self.deferred = Deferred(registry)
         declare = _Declarations(registry)
         self.expert_tokens = declare.counter(
             "orrery_worker_expert_tokens", "Expert-token pairs computed, by layer.", "layer"
@@ -193,6 +203,38 @@ class ControllerMetrics:
             "orrery_controller_restarts",
             "Processes started again after a failure, by role.",
             "role",
+        )
+        self.wanted = declare.gauge(
+            "orrery_controller_workers_wanted", "Expert workers that should hold experts."
+        )
+        self.spares = declare.gauge(
+            "orrery_controller_spares", "Expert workers that stand by, ready, with nothing loaded."
+        )
+        self.without_owner = declare.gauge(
+            "orrery_controller_experts_without_owner",
+            "Experts without a live copy in the newest placement; rows that need them wait.",
+        )
+        self.changing = declare.gauge(
+            "orrery_controller_changing", "1 while experts move between workers, else 0."
+        )
+        self.events = declare.counter(
+            "orrery_controller_events", "Events, as `orrery events` lists them, by kind.", "kind"
+        )
+        self.recovery_seconds = declare.histogram(
+            "orrery_controller_recovery_seconds",
+            "From when some expert had no live copy until every one had one.",
+            REQUEST_SECONDS,
+        )
+        self.change_seconds = declare.histogram(
+            "orrery_controller_change_seconds",
+            "One change of the placement, by reason: repair, drain, scale, tidy or balance.",
+            REQUEST_SECONDS,
+            "reason",
+        )
+        self.copies_loaded = declare.counter(
+            "orrery_controller_copies_loaded",
+            "Copies of experts loaded by changes that were carried through, by reason.",
+            "reason",
         )
 
 

@@ -6,28 +6,48 @@ process, since one endpoint in front of several replicas would hit one of them a
 
 from __future__ import annotations
 
+import hmac
 import json
 import logging
 import socket
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder
 
 Json: TypeAlias = "dict[str, Any] | list[Any] | str | int | float | bool | None"
 
 _log = logging.getLogger(__name__)
 _SILENT_CLIENT_SECONDS = 5.0
 _POLL_SECONDS = 0.05
+_MOST_BODY = 1 << 16
 
 
 class ListenError(Exception):
     """The address cannot be listened on; the message names it and says why."""
+
+
+class RefusedError(Exception):
+    """A command that cannot be carried out; the message says why, for whoever gave it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commands:
+    """What whoever knows the secret may post, as JSON objects.
+
+    token: the secret, sent as `Authorization: Bearer ...`.
+    paths: path to a function of the object that returns what is answered. Called in a thread of
+        the server; raises `RefusedError`.
+    """
+
+    token: str
+    paths: Mapping[str, Callable[[Mapping[str, Any]], Json]]
 
 
 class MetricsServer:
@@ -38,6 +58,8 @@ class MetricsServer:
         registry: CollectorRegistry,
         listen: str = "127.0.0.1:0",
         debug: Mapping[str, Callable[[], Json]] | None = None,
+        series: Mapping[str, Callable[[], str]] | None = None,
+        commands: Commands | None = None,
     ) -> None:
         """Binds nothing yet; `start` does.
 
@@ -46,10 +68,13 @@ class MetricsServer:
             listen: host:port; port 0 takes a free one.
             debug: path to a function whose result is served as JSON, e.g. `/debug/experts`.
                 Called in a thread of this server, so it reads what it shows without awaiting.
+            series: path to a function that gives further series as Prometheus text, for scrapes
+                of their own; called as those of `debug`.
+            commands: what may be posted.
         """
         self._registry = registry
         self._listen = listen
-        self._debug = dict(debug or {})
+        self._pages = _Pages(dict(debug or {}), dict(series or {}), commands)
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -75,7 +100,7 @@ class MetricsServer:
             return
         host, port = _split(self._listen)
         try:
-            self._server = _Server((host, port), self._registry, self._debug)
+            self._server = _Server((host, port), self._registry, self._pages)
         except OSError as error:
             raise ListenError(f"cannot serve metrics at {self._listen}: {error}") from error
         self._thread = threading.Thread(
@@ -107,6 +132,13 @@ class MetricsServer:
         self.stop()
 
 
+@dataclass(frozen=True)
+class _Pages:
+    debug: Mapping[str, Callable[[], Json]]
+    series: Mapping[str, Callable[[], str]]
+    commands: Commands | None
+
+
 class _Server(ThreadingHTTPServer):
     # Joined by server_close: a daemon thread that outlived it would leak its socket.
     daemon_threads = False
@@ -115,10 +147,10 @@ class _Server(ThreadingHTTPServer):
         self,
         address: tuple[str, int],
         registry: CollectorRegistry,
-        debug: Mapping[str, Callable[[], Json]],
+        pages: _Pages,
     ) -> None:
         self.registry = registry
-        self.debug = debug
+        self.pages = pages
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         super().__init__(address, _Handler)
@@ -164,22 +196,56 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.OK, encode(self.server.registry), content_type)
         elif path == "/healthz":
             self._answer(HTTPStatus.OK, b"ok\n", "text/plain; charset=utf-8")
-        elif path in self.server.debug:
-            self._debug(self.server.debug[path])
+        elif path in self.server.pages.debug:
+            page = self.server.pages.debug[path]
+            self._page(lambda: json.dumps(page()), "application/json")
+        elif path in self.server.pages.series:
+            self._page(self.server.pages.series[path], CONTENT_TYPE_PLAIN_0_0_4)
         else:
-            known = ", ".join(["/metrics", "/healthz", *self.server.debug])
+            pages = self.server.pages
+            known = ", ".join(["/metrics", "/healthz", *pages.debug, *pages.series])
             body = f"no such page; there are {known}\n".encode()
             self._answer(HTTPStatus.NOT_FOUND, body, "text/plain; charset=utf-8")
 
-    def _debug(self, page: Callable[[], Json]) -> None:
+    def do_POST(self) -> None:
+        commands = self.server.pages.commands
+        path = self.path.partition("?")[0]
+        if commands is None or path not in commands.paths:
+            self._answer(HTTPStatus.NOT_FOUND, b"no such command\n", "text/plain; charset=utf-8")
+            return
+        given = self.headers.get("Authorization", "").encode()
+        if not hmac.compare_digest(given, f"Bearer {commands.token}".encode()):
+            self._tell(HTTPStatus.UNAUTHORIZED, "the token is missing or wrong")
+            return
         try:
-            body = json.dumps(page()).encode()
+            length = int(self.headers.get("Content-Length", "0"))
+            body = json.loads(self.rfile.read(length) if 0 < length <= _MOST_BODY else b"{}")
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            self._tell(HTTPStatus.BAD_REQUEST, "the body is no JSON object")
+            return
+        try:
+            answer = commands.paths[path](body)
+        except RefusedError as error:
+            self._tell(HTTPStatus.CONFLICT, str(error))
+            return
+        self._answer(HTTPStatus.OK, json.dumps(answer).encode(), "application/json")
+
+    def _tell(self, status: HTTPStatus, error: str) -> None:
+        # What is left of a body that was not read must not be taken for the next request.
+        self.close_connection = True
+        self._answer(status, json.dumps({"error": error}).encode(), "application/json")
+
+    def _page(self, make: Callable[[], str], content_type: str) -> None:
+        try:
+            body = make().encode()
         except Exception:
             self._answer(
                 HTTPStatus.INTERNAL_SERVER_ERROR, b"the page failed; see the log\n", "text/plain"
             )
             raise
-        self._answer(HTTPStatus.OK, body, "application/json")
+        self._answer(HTTPStatus.OK, body, content_type)
 
     def _answer(self, status: HTTPStatus, body: bytes, content_type: str) -> None:
         self.send_response(status)

@@ -7,12 +7,14 @@ import asyncio
 import sys
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 from kimi_k2.errors import ModelError
 from monitoring.server import ListenError
 from router_service.config import RouterConfig
 from router_service.placement_file import read_placement
 from router_service.service import RouterService
+from wire.carriers.carrier import CarrierChoice
 from wire.errors import OrreryError
 from wire.hosting import say, serve_until_told
 from wire.placement import Placement
@@ -49,6 +51,7 @@ def _config(arguments: argparse.Namespace) -> RouterConfig:
         dtype=arguments.dtype,
         threads=arguments.threads,
         experts="local" if local else "remote",
+        carrier=arguments.carrier,
         # In-process experts never suspend: more in flight would only be smaller batches.
         micro_batches=arguments.micro_batches or (1 if local else 2),
         max_running=arguments.max_running,
@@ -74,6 +77,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--metrics-listen", default="127.0.0.1:0", help="host:port of /metrics and /debug")
     add("--local-experts", action="store_true", help="compute the experts in this process")
     add("--placement", type=Path, help="JSON file that says which worker holds which experts")
+    add(
+        "--carrier",
+        default="auto",
+        choices=get_args(CarrierChoice),
+        help="of rows to workers: in gRPC, by a socket of this host, or auto",
+    )
     add("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
     add("--dtype", default="auto", help="auto, float32 or bfloat16")
     add("--threads", type=int, help="CPU threads of the arithmetic")

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from wire.carriers.carrier import CarrierChoice
+
 
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:
@@ -64,6 +66,7 @@ class RouterConfig(EngineConfig):
     dtype: activation dtype, or "auto".
     threads: CPU threads of torch in this process; None leaves torch's own choice.
     experts: "remote" dispatches to expert workers, "local" computes them in this process.
+    carrier: of dispatch messages, see `DispatchOptions`.
     """
 
     router_id: str = "router-0"
@@ -74,3 +77,4 @@ class RouterConfig(EngineConfig):
     dtype: str = "auto"
     threads: int | None = None
     experts: Literal["remote", "local"] = "remote"
+    carrier: CarrierChoice = "auto"

@@ -10,7 +10,7 @@ from kimi_k2.experts import Experts
 from kimi_k2.load import load_local_experts
 from monitoring.metrics import RouterMetrics
 from router_service.config import RouterConfig
-from router_service.dispatch import RemoteExperts
+from router_service.dispatch import DispatchOptions, RemoteExperts
 from router_service.loaded_model import LoadedModel
 from wire.placement import Placement
 
@@ -77,6 +77,7 @@ async def open_source(
             numerics,
             config.router_id,
             metrics,
+            DispatchOptions(carrier=config.carrier),
             model_hash=loaded.model_hash,
         )
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -40,10 +41,7 @@ class Sampler:
         """
         if not sequences:
             return []
-        # torch documents that argmax takes the first maximum: the lowest id.
-        best = torch.argmax(logits, dim=1)
-        peaks = logits.gather(1, best[:, None])[:, 0].tolist()
-        tokens = best.tolist()
+        tokens, peaks = _best(logits)
         rows = None if all(_only_greedy(seq) for seq in sequences) else logits.cpu().numpy()
         return [
             self._choose(seq, token, peak, None if rows is None else rows[index])
@@ -53,7 +51,7 @@ class Sampler:
     def _choose(
         self, seq: Sequence, best: int, peak: float, row: NDArray[np.float32] | None
     ) -> Choice:
-        if not np.isfinite(peak):
+        if not math.isfinite(peak):
             return Choice(token=None)
         if row is None or _only_greedy(seq):
             return Choice(token=best)
@@ -74,3 +72,17 @@ class Sampler:
 def _only_greedy(seq: Sequence) -> bool:
     sampling = seq.request.sampling
     return sampling.greedy and sampling.logprobs is None and plain(seq)
+
+
+def _best(logits: Tensor) -> tuple[list[int], list[float]]:
+    """The token with the highest logit of each row, and that logit; NaN is above everything.
+
+    Both libraries document that the first maximum is taken: the lowest id. On CPU numpy's is
+    several times as fast; from a device only the results are brought.
+    """
+    if logits.device.type == "cpu":
+        rows = logits.numpy()
+        best = rows.argmax(axis=1)
+        return best.tolist(), rows[np.arange(len(rows)), best].tolist()
+    on_device = torch.argmax(logits, dim=1)
+    return on_device.tolist(), logits.gather(1, on_device[:, None])[:, 0].tolist()

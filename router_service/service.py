@@ -14,10 +14,16 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from kimi_k2.errors import ModelError
+from monitoring import expert_page
 from monitoring.metrics import RouterMetrics
 from monitoring.server import ListenError, MetricsServer
 from router_service.config import RouterConfig
-from router_service.debug_pages import engine_page, experts_page
+from router_service.debug_pages import (
+    engine_page,
+    expert_series,
+    experts_page,
+    integrity_page,
+)
 from router_service.engine import Engine
 from router_service.expert_source import ExpertSource, open_source
 from router_service.gateway_stream import GatewayStream
@@ -60,11 +66,14 @@ class RouterService:
         pages = {
             "/debug/engine": lambda: engine_page(self._engine),
             "/debug/experts": lambda: experts_page(self._experts),
+            "/debug/integrity": lambda: integrity_page(self._engine, self._loop),
         }
-        self._metrics_server = MetricsServer(registry, config.metrics_listen, pages)
+        series = {expert_page.PATH: lambda: expert_series(self._experts)}
+        self._metrics_server = MetricsServer(registry, config.metrics_listen, pages, series)
         self._loaded: LoadedModel | None = None
         self._experts: ExpertSource | None = None
         self._engine: Engine | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._placement: Placement | None = None
         self._state = RouterState.LOADING
         self._error = ""
@@ -80,6 +89,7 @@ class RouterService:
         """
         if self._config.threads is not None:
             torch.set_num_threads(self._config.threads)
+        self._loop = asyncio.get_running_loop()
         self._server = new_server()
         self._health = Health(ROUTER)
         await self._health.add_to(self._server)

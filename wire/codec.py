@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import struct
 import warnings
+from collections.abc import Iterable
 from itertools import accumulate, compress
 from operator import ge
 from typing import Any
@@ -21,56 +22,87 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wire.envelope import MAX_FRAME_BYTES, prefix, unwrap
+from wire.envelope import MAX_FRAME_BYTES, Message, unwrap
 from wire.errors import BadFrameError
 from wire.frames import DispatchReply, DispatchRequest, ErrorReply
-from wire.header import BODY_START, HEADER_BYTES, FrameKind, Header, unpack_header
+from wire.header import BODY_START, FrameKind, Header, start_of_message, unpack_header
 from wire.placement import Epoch
 
 _ALIGNMENT = 16
-_PADDING = bytes(_ALIGNMENT)
+_PADS = tuple(bytes(size) for size in range(_ALIGNMENT))
 _DTYPES = {1: torch.float32, 2: torch.bfloat16}
 _DTYPE_IDS = {dtype: number for number, dtype in _DTYPES.items()}
+_MANY_PAIRS = 32
 _ERROR_LAYOUT = struct.Struct("<iHH")
 
 
 def encode_request(request: DispatchRequest) -> bytes:
     """The message for a request; one copy of `x`."""
-    rows, hidden = request.x.shape
-    sections = (
-        request.counts,
-        request.combine,
+    return request_message(
+        request.request_id,
+        request.epoch,
+        request.layer,
+        request.x,
+        request.counts.tobytes(),
+        request.combine.tobytes(),
         request.experts,
         request.weights,
-        _raw(request.x),
     )
-    return _message(
-        FrameKind.REQUEST,
-        sections,
-        dtype=_dtype_id(request.x),
-        request_id=request.request_id,
-        epoch=request.epoch,
-        layer=request.layer,
-        rows=rows,
-        hidden=hidden,
-        pairs=len(request.experts),
+
+
+def request_message(
+    request_id: int,
+    epoch: Epoch,
+    layer: int,
+    x: Tensor,
+    counts: bytes,
+    combine: bytes,
+    experts: NDArray[np.uint16],
+    weights: NDArray[np.float32],
+) -> bytes:
+    """The same from the parts of a request, contiguous and in any shape."""
+    rows, hidden = x.shape
+    pairs = experts.size
+    of_rows, of_ids, of_weights = -rows & 15, -2 * pairs & 15, -4 * pairs & 15
+    raw = _raw(x)
+    of_x = -raw.nbytes & 15
+    body = 2 * (rows + of_rows) + 6 * pairs + of_ids + of_weights + raw.nbytes + of_x
+    head = start_of_message(
+        FrameKind.REQUEST, _id_of(x.dtype), request_id, epoch, layer, rows, hidden, pairs, body
     )
+    parts: tuple[Any, ...] = (
+        *(head, counts, _PADS[of_rows], combine, _PADS[of_rows]),
+        *(experts, _PADS[of_ids], weights, _PADS[of_weights], raw, _PADS[of_x]),
+    )
+    return b"".join(parts)
 
 
 def encode_reply(reply: DispatchReply) -> bytes:
     """The message for a reply; one copy of `rows`."""
     rows, hidden = reply.rows.shape
-    return _message(
-        FrameKind.REPLY,
-        (_raw(reply.rows),),
-        dtype=_dtype_id(reply.rows),
-        request_id=reply.request_id,
-        epoch=reply.epoch,
-        layer=reply.layer,
-        rows=rows,
-        hidden=hidden,
-        pairs=0,
+    raw = _raw(reply.rows)
+    padding = -raw.nbytes & 15
+    head = start_of_message(
+        *(FrameKind.REPLY, _id_of(reply.rows.dtype), reply.request_id, reply.epoch, reply.layer),
+        *(rows, hidden, 0, raw.nbytes + padding),
     )
+    parts: tuple[Any, ...] = (head, raw, _PADS[padding])
+    return b"".join(parts)
+
+
+def blank_reply(
+    request_id: int, epoch: Epoch, layer: int, rows: int, hidden: int, dtype: torch.dtype
+) -> tuple[bytearray, Tensor]:
+    """The message for a reply whose rows are still zero, and its rows [rows, hidden], to be
+    computed in place: that saves the copy."""
+    size = rows * hidden * dtype.itemsize
+    body = size + -size % _ALIGNMENT
+    message = bytearray(BODY_START + body)
+    message[:BODY_START] = start_of_message(
+        FrameKind.REPLY, _id_of(dtype), request_id, epoch, layer, rows, hidden, 0, body
+    )
+    tensor = torch.frombuffer(message, dtype=dtype, count=rows * hidden, offset=BODY_START)
+    return message, tensor.view(rows, hidden)
 
 
 def encode_error(error: ErrorReply) -> bytes:
@@ -79,22 +111,13 @@ def encode_error(error: ErrorReply) -> bytes:
     text = error.message.encode()[:4096].decode(errors="ignore").encode()
     expert = -1 if error.expert is None else error.expert
     body = _ERROR_LAYOUT.pack(expert, len(code), len(text)) + code + text
-    header = Header(
-        kind=FrameKind.ERROR,
-        dtype=0,
-        request_id=error.request_id,
-        term=0,
-        counter=0,
-        layer=0,
-        rows=0,
-        hidden=0,
-        pairs=0,
-        body=len(body),
+    head = start_of_message(
+        FrameKind.ERROR, 0, error.request_id, Epoch(term=0, counter=0), 0, 0, 0, 0, len(body)
     )
-    return b"".join((prefix(HEADER_BYTES + len(body)), header.pack(), body))
+    return head + body
 
 
-def decode_request(message: bytes) -> DispatchRequest:
+def decode_request(message: Message) -> DispatchRequest:
     """The request in a message, every count and id checked as far as the frame alone allows.
 
     Raises:
@@ -139,7 +162,7 @@ def decode_request(message: bytes) -> DispatchRequest:
     )
 
 
-def decode_answer(message: bytes) -> DispatchReply | ErrorReply:
+def decode_answer(message: Message) -> DispatchReply | ErrorReply:
     """The reply or error in a message from a worker.
 
     Raises:
@@ -163,43 +186,7 @@ def decode_answer(message: bytes) -> DispatchReply | ErrorReply:
     )
 
 
-def _message(
-    kind: FrameKind,
-    sections: tuple[Any, ...],
-    *,
-    dtype: int,
-    request_id: int,
-    epoch: Epoch,
-    layer: int,
-    rows: int,
-    hidden: int,
-    pairs: int,
-) -> bytes:
-    parts: list[Any] = []
-    body = 0
-    for section in sections:
-        size = section.nbytes
-        padding = -size % _ALIGNMENT
-        parts.append(section)
-        parts.append(_PADDING[:padding])
-        body += size + padding
-    start = prefix(HEADER_BYTES + body)
-    header = Header(
-        kind=kind,
-        dtype=dtype,
-        request_id=request_id,
-        term=epoch.term,
-        counter=epoch.counter,
-        layer=layer,
-        rows=rows,
-        hidden=hidden,
-        pairs=pairs,
-        body=body,
-    )
-    return b"".join((start, header.pack(), *parts))
-
-
-def _offsets(message: bytes, sizes: tuple[int, ...]) -> list[int]:
+def _offsets(message: Message, sizes: tuple[int, ...]) -> list[int]:
     """Where each section starts; the sections must fill the message exactly."""
     offsets = []
     at = BODY_START
@@ -212,26 +199,31 @@ def _offsets(message: bytes, sizes: tuple[int, ...]) -> list[int]:
 
 
 def _check_rows(
-    counts: bytes, flags: bytes, experts: NDArray[np.uint16], weights: NDArray[np.float32]
+    counts: Message, flags: Message, experts: NDArray[np.uint16], weights: NDArray[np.float32]
 ) -> None:
-    """On plain Python numbers: for a few rows that is much quicker than numpy is."""
+    """For a few rows on plain Python numbers, where that is much quicker than numpy is."""
     if 0 in counts:
         raise BadFrameError(f"row {counts.index(0)} asks for no expert")
+    if max(flags) > 1:
+        raise BadFrameError("a combine flag is neither 0 nor 1")
     ends = tuple(accumulate(counts))
     if ends[-1] != len(experts):
         raise BadFrameError(f"the rows ask for {ends[-1]} pairs, the frame holds {len(experts)}")
-    if max(flags) > 1:
-        raise BadFrameError("a combine flag is neither 0 nor 1")
-    ids = experts.tolist()
-    falls = compress(range(1, len(ids)), map(ge, ids, ids[1:]))
+    if len(experts) > _MANY_PAIRS:
+        falls: Iterable[int] = (np.flatnonzero(experts[:-1] >= experts[1:]) + 1).tolist()
+        total = float(weights.sum(dtype=np.float64))
+    else:
+        ids = experts.tolist()
+        falls = compress(range(1, len(ids)), map(ge, ids, ids[1:]))
+        total = sum(weights.tolist())
     if not set(ends).issuperset(falls):
         raise BadFrameError("experts do not ascend within a row")
-    # Python's floats are wide enough for any sum of float32.
-    if not math.isfinite(sum(weights.tolist())):
+    # In double precision no sum of float32 overflows.
+    if not math.isfinite(total):
         raise BadFrameError("a weight is not finite")
 
 
-def _error(message: bytes, header: Header) -> ErrorReply:
+def _error(message: Message, header: Header) -> ErrorReply:
     if header.body < _ERROR_LAYOUT.size:
         raise BadFrameError("an error frame without a body")
     expert, code_bytes, text_bytes = _ERROR_LAYOUT.unpack_from(message, BODY_START)
@@ -257,10 +249,10 @@ def _dtype(header: Header) -> torch.dtype:
     return dtype
 
 
-def _dtype_id(x: Tensor) -> int:
-    number = _DTYPE_IDS.get(x.dtype)
+def _id_of(dtype: torch.dtype) -> int:
+    number = _DTYPE_IDS.get(dtype)
     if number is None:
-        raise BadFrameError(f"{x.dtype} does not travel on the wire")
+        raise BadFrameError(f"{dtype} does not travel on the wire")
     return number
 
 
@@ -268,7 +260,7 @@ def _raw(x: Tensor) -> NDArray[np.uint8]:
     return x.contiguous().view(torch.uint8).numpy()
 
 
-def _tensor(message: bytes, dtype: torch.dtype, header: Header, offset: int) -> Tensor:
+def _tensor(message: Message, dtype: torch.dtype, header: Header, offset: int) -> Tensor:
     flat = torch.frombuffer(message, dtype=dtype, count=header.rows * header.hidden, offset=offset)
     return flat.view(header.rows, header.hidden)
 

@@ -8,7 +8,12 @@ so that what follows starts at a known offset and the tensors in it are aligned.
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from wire.errors import BadFrameError
+
+Message: TypeAlias = bytes | bytearray
+"""One enveloped frame."""
 
 PREFIX_BYTES = 6
 MAX_FRAME_BYTES = 256 << 20
@@ -21,11 +26,37 @@ def prefix(length: int) -> bytes:
     """Tag and length of a frame of `length` bytes; six bytes whatever the length."""
     if not 0 <= length <= MAX_FRAME_BYTES:
         raise BadFrameError(f"a frame of {length} bytes exceeds the limit of {MAX_FRAME_BYTES}")
-    low = [0x80 | ((length >> shift) & 0x7F) for shift in (0, 7, 14, 21)]
-    return bytes((_TAG, *low, length >> 28))
+    return bytes(
+        (
+            _TAG,
+            length & 0x7F | 0x80,
+            length >> 7 & 0x7F | 0x80,
+            length >> 14 & 0x7F | 0x80,
+            length >> 21 & 0x7F | 0x80,
+            length >> 28,
+        )
+    )
 
 
-def unwrap(message: bytes) -> bytes:
+def message_size(data: bytes | bytearray | memoryview, start: int = 0) -> int:
+    """Bytes of the whole message that begins at `start`, of which PREFIX_BYTES are there.
+
+    For carriers that do not keep messages apart themselves, and want the six-byte form.
+
+    Raises:
+        BadFrameError: no such prefix, or a frame beyond the limit: nobody can tell where the next
+            message begins.
+    """
+    tag, a, b, c, d, e = data[start : start + PREFIX_BYTES]
+    if tag != _TAG or not a & b & c & d & 0x80 or e & 0x80:
+        raise BadFrameError("the message is not an orrery.v1.Frame in the six-byte form")
+    length = a & 0x7F | (b & 0x7F) << 7 | (c & 0x7F) << 14 | (d & 0x7F) << 21 | e << 28
+    if length > MAX_FRAME_BYTES:
+        raise BadFrameError(f"a frame of {length} bytes exceeds the limit of {MAX_FRAME_BYTES}")
+    return PREFIX_BYTES + length
+
+
+def unwrap(message: Message) -> Message:
     """The message with its prefix in the six-byte form, so that the frame starts at byte six.
 
     Peers that use an ordinary protobuf library write a shorter prefix; their message is copied
@@ -48,7 +79,7 @@ def unwrap(message: bytes) -> bytes:
     return prefix(length) + message[start:]
 
 
-def _varint(message: bytes) -> tuple[int, int]:
+def _varint(message: Message) -> tuple[int, int]:
     """The length in the prefix and the offset after it."""
     value = 0
     for index, byte in enumerate(message[1 : 1 + _VARINT_BYTES]):

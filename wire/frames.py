@@ -1,7 +1,7 @@
 """The frames of a dispatch stream: requests, replies and typed errors.
 
 `wire.codec` turns them into messages and back. Tensors of a decoded frame are views of the
-received bytes: nobody may write to them.
+received message, and belong to whoever received it.
 """
 
 from __future__ import annotations
@@ -38,6 +38,13 @@ class DispatchRequest:
     combine: NDArray[np.bool_]
     experts: NDArray[np.uint16]
     weights: NDArray[np.float32]
+
+    @property
+    def answer_rows(self) -> int:
+        """One for each row to combine, one an expert for any other."""
+        if self.combine.all():
+            return len(self.counts)
+        return int(np.where(self.combine, 1, self.counts).sum(dtype=np.int64))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)

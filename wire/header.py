@@ -27,8 +27,9 @@ import enum
 import struct
 from typing import NamedTuple
 
-from wire.envelope import PREFIX_BYTES
+from wire.envelope import PREFIX_BYTES, Message, prefix
 from wire.errors import BadFrameError
+from wire.placement import Epoch
 
 MAGIC = b"ORRY"
 VERSION = 1
@@ -67,15 +68,30 @@ class Header(NamedTuple):
     pairs: int
     body: int
 
-    def pack(self) -> bytes:
-        kind, dtype, request_id, term, counter, layer, rows, hidden, pairs, body = self
-        return _LAYOUT.pack(
-            *(MAGIC, VERSION, kind, dtype, 0, request_id, term, counter),
-            *(layer, 0, rows, hidden, pairs, body, _NOTHING),
-        )
+
+def start_of_message(
+    kind: FrameKind,
+    dtype: int,
+    request_id: int,
+    epoch: Epoch,
+    layer: int,
+    rows: int,
+    hidden: int,
+    pairs: int,
+    body: int,
+) -> bytes:
+    """The envelope's prefix and the header: the first 64 bytes of a message.
+
+    Raises:
+        BadFrameError: the frame would exceed the limit.
+    """
+    return prefix(HEADER_BYTES + body) + _LAYOUT.pack(
+        *(MAGIC, VERSION, kind, dtype, 0, request_id, epoch.term, epoch.counter),
+        *(layer, 0, rows, hidden, pairs, body, _NOTHING),
+    )
 
 
-def unpack_header(message: bytes, *, may_lack_request: bool = False) -> Header:
+def unpack_header(message: Message, *, may_lack_request: bool = False) -> Header:
     """The header of an unwrapped message.
 
     `may_lack_request` admits request_id 0, which an error about an unreadable frame carries.
@@ -120,7 +136,7 @@ def unpack_header(message: bytes, *, may_lack_request: bool = False) -> Header:
     return Header(_KINDS[kind], dtype, request_id, term, counter, layer, rows, hidden, pairs, body)
 
 
-def peek_request_id(message: bytes) -> int:
+def peek_request_id(message: Message) -> int:
     """The request_id of an unwrapped message that may be malformed; 0 if there is none to read.
 
     Lets a typed error find its request even where the frame cannot be decoded.

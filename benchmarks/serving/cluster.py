@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from google.protobuf import json_format
 
-from benchmarks.serving.services import address, service
+from benchmarks.serving.services import Ready, ready, service
 from cluster.blueprint import Blueprint, draw
 from cluster.config import ClusterConfig, ExpertsSection, ModelSection, RouterSection
 from wire.clients.expert_worker import ExpertWorkerClient
@@ -25,6 +25,8 @@ class ClusterShape:
     """placement: as in the cluster's config: auto, expert-major, layer-major, 2x2 ...
 
     micro_batches: in flight at a time; None: the config's default.
+    traceable: for a profiler.
+    router_module, worker_module: what runs them, after `python -m`.
     """
 
     model: Path
@@ -33,6 +35,9 @@ class ClusterShape:
     micro_batches: int | None = None
     router_threads: int = 1
     worker_threads: int = 1
+    traceable: bool = False
+    router_module: tuple[str, ...] = ("router_service",)
+    worker_module: tuple[str, ...] = ("experts_service",)
 
     def blueprint(self) -> Blueprint:
         """What `orrery serve` would start for this shape."""
@@ -50,69 +55,97 @@ class ClusterShape:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """One router and its expert workers, ready."""
+
+    router: Ready
+    workers: Mapping[str, Ready]
+
+
 @asynccontextmanager
-async def cluster(shape: ClusterShape) -> AsyncIterator[str]:
-    """The address of the router, while router and workers run."""
+async def cluster(shape: ClusterShape) -> AsyncIterator[Running]:
+    """Laid out as `shape.blueprint()` says, ended when the context is left."""
     blueprint = shape.blueprint()
+    plan = blueprint.plan
     async with AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory()))
-        processes = []
-        for worker in blueprint.workers:
-            held = folder / f"{worker}.json"
-            held.write_text(json.dumps(blueprint.plan.experts_of(worker)))
-            processes.append(
-                await stack.enter_async_context(
-                    service(
-                        [
-                            *("-m", "experts_service", "--model", str(shape.model)),
-                            *("--worker-id", worker, "--experts", str(held)),
-                            *("--threads", str(shape.worker_threads)),
-                        ]
-                    )
-                )
-            )
-        addresses = await asyncio.gather(*map(address, processes))
-        described = [
-            await _describe(worker, place)
-            for worker, place in zip(blueprint.workers, addresses, strict=True)
-        ]
+        held = {worker: plan.experts_of(worker) for worker in blueprint.workers}
+        workers = await stack.enter_async_context(expert_workers(shape, held))
         placement = Placement(
-            epoch=Epoch(term=1, counter=1),
-            workers={worker.worker_id: worker for worker in described},
-            owners=blueprint.plan.owners,
+            epoch=Epoch(term=1, counter=1), workers=await described(workers), owners=plan.owners
         )
+        folder = Path(stack.enter_context(TemporaryDirectory()))
         file = folder / "placement.json"
         file.write_text(json_format.MessageToJson(placement_to_message(placement)))
         router = await stack.enter_async_context(
-            service(
-                [
-                    *("-m", "router_service", "--model", str(shape.model)),
-                    *("--placement", str(file), "--threads", str(shape.router_threads)),
-                    *("--micro-batches", str(blueprint.config.router.micro_batches)),
-                ]
-            )
+            remote_router(shape, blueprint.micro_batches, placement=file)
         )
-        yield await address(router)
+        yield Running(router=router, workers=workers)
 
 
 @asynccontextmanager
-async def local_router(model: Path, threads: int | None) -> AsyncIterator[str]:
-    """The address of a router that computes the experts itself; None: torch's own threads."""
+async def expert_workers(
+    shape: ClusterShape, held: Mapping[str, Mapping[int, Sequence[int]]]
+) -> AsyncIterator[dict[str, Ready]]:
+    """A worker for each id, with the experts of each layer that it is to hold."""
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        processes = []
+        for worker, experts in held.items():
+            file = folder / f"{worker}.json"
+            file.write_text(json.dumps(experts))
+            arguments = [
+                *("-m", *shape.worker_module, "--model", str(shape.model)),
+                *("--worker-id", worker, "--experts", str(file)),
+                *("--threads", str(shape.worker_threads)),
+            ]
+            processes.append(
+                await stack.enter_async_context(service(arguments, traceable=shape.traceable))
+            )
+        started = await asyncio.gather(*map(ready, processes))
+        yield dict(zip(held, started, strict=True))
+
+
+@asynccontextmanager
+async def remote_router(
+    shape: ClusterShape, micro_batches: int, *, placement: Path | None = None
+) -> AsyncIterator[Ready]:
+    """A router without experts; None: it waits for a placement."""
+    arguments = [
+        *("-m", *shape.router_module, "--model", str(shape.model)),
+        *("--threads", str(shape.router_threads), "--micro-batches", str(micro_batches)),
+        *(("--placement", str(placement)) if placement else ()),
+    ]
+    async with service(arguments, traceable=shape.traceable) as process:
+        yield await ready(process)
+
+
+@asynccontextmanager
+async def local_router(
+    model: Path, threads: int | None, module: tuple[str, ...] = ("router_service",)
+) -> AsyncIterator[Ready]:
+    """A router that computes the experts itself, run by `module`; None: torch's own threads."""
     chosen = [] if threads is None else ["--threads", str(threads)]
-    arguments = ["-m", "router_service", "--model", str(model), "--local-experts", *chosen]
+    arguments = ["-m", *module, "--model", str(model), "--local-experts", *chosen]
     async with service(arguments) as process:
-        yield await address(process)
+        yield await ready(process)
 
 
 @asynccontextmanager
-async def gateway(model: Path, router: str) -> AsyncIterator[str]:
-    """The address of an HTTP gateway in front of a router."""
+async def gateway(model: Path, router: str) -> AsyncIterator[Ready]:
+    """An HTTP gateway in front of the router at an address."""
     arguments = ["-m", "gateway", "--model", str(model), "--routers", router]
     async with service([*arguments, "--listen", "127.0.0.1:0"]) as process:
-        yield await address(process)
+        yield await ready(process)
 
 
-async def _describe(worker: str, place: str) -> WorkerAddress:
-    async with ExpertWorkerClient(place) as client:
-        said = await client.describe()
-    return WorkerAddress(worker_id=worker, address=place, fingerprint=said.fingerprint, node="")
+async def described(workers: Mapping[str, Ready]) -> dict[str, WorkerAddress]:
+    """The workers as a placement names them."""
+    found = {}
+    for worker, running in workers.items():
+        async with ExpertWorkerClient(running.address) as client:
+            said = await client.describe()
+        found[worker] = WorkerAddress(
+            worker_id=worker, address=running.address, fingerprint=said.fingerprint, node=""
+        )
+    return found

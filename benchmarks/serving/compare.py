@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import median
 
-from benchmarks.serving.load import REPLAY, Answer, Ask, Side, batch
+from benchmarks.serving.load import Answer, Ask, Side, batch
 from benchmarks.serving.measures import Measures, measure
 from benchmarks.serving.quiet import Moment, Quiet, until_quiet
 
@@ -18,17 +18,13 @@ _BEGIN = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What every round asks: at each concurrency, so many tokens in and out.
-
-    replay: requests with arrivals of their own, asked of the sides that take them; may be empty.
-    """
+    """What every round asks: at each concurrency, so many tokens in and out."""
 
     concurrent: tuple[int, ...]
     prompt_tokens: int
     max_tokens: int
     rounds: int
     vocab_size: int
-    replay: tuple[Ask, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,15 +64,13 @@ async def compare(
         for concurrent in work.concurrent:
             asks = _asks(work, concurrent, work.max_tokens, f"round {number}")
             await _round(turn, asks, concurrent, runs, quiet)
-        if work.replay:
-            taking = [side for side in turn if side.takes_arrivals]
-            await _round(taking, work.replay, REPLAY, runs, quiet)
     return runs
 
 
-async def _quietest(
+async def quietest(
     side: Side, asks: Sequence[Ask], quiet: Quiet
 ) -> tuple[Sequence[Answer], Measures]:
+    """Of the runs that `quiet` allows, the one that others disturbed least."""
     best: tuple[Sequence[Answer], Measures] | None = None
     for _ in range(quiet.tries):
         await until_quiet(quiet)
@@ -100,11 +94,11 @@ async def _round(
 ) -> None:
     first: Sequence[Answer] | None = None
     for side in sides:
-        answers, found = await _quietest(side, asks, quiet)
+        answers, found = await quietest(side, asks, quiet)
         runs.setdefault((side.name, concurrent), []).append(found)
         first = answers if first is None else first
         print(
-            f"{side.name} at {concurrent or 'replay'}: {found.tokens_per_s:.1f} tokens/s, "
+            f"{side.name} at {concurrent}: {found.tokens_per_s:.1f} tokens/s, "
             f"{found.processor_ms:.2f} ms of processor a token "
             f"(others {found.others:.0%}{alike(first, answers)})",
             flush=True,

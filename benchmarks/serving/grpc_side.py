@@ -15,6 +15,18 @@ from wire.errors import OrreryError
 from wire.generated import orrery_pb2 as pb
 
 
+def greedy(request_id: str, ask: Ask) -> pb.Submit:
+    """A request for the likeliest tokens, exactly as many as asked for."""
+    sampling = pb.SamplingParams(
+        temperature=0.0,
+        top_p=1.0,
+        repetition_penalty=1.0,
+        max_tokens=ask.max_tokens,
+        ignore_eos=True,
+    )
+    return pb.Submit(request_id=request_id, prompt_token_ids=ask.prompt, sampling=sampling)
+
+
 class GrpcSide:
     """All requests share one stream, as those of a gateway do."""
 
@@ -32,18 +44,7 @@ class GrpcSide:
     async def _one(self, ask: Ask, began: float) -> Answer:
         if ask.at_s:
             await asyncio.sleep(began + ask.at_s - perf_counter())
-        sampling = pb.SamplingParams(
-            temperature=0.0,
-            top_p=1.0,
-            repetition_penalty=1.0,
-            max_tokens=ask.max_tokens,
-            ignore_eos=True,
-        )
-        submit = pb.Submit(
-            request_id=f"bench-{next(self._number)}",
-            prompt_token_ids=ask.prompt,
-            sampling=sampling,
-        )
+        submit = greedy(f"bench-{next(self._number)}", ask)
         times: list[float] = []
         ids: list[int] = []
         sent = perf_counter()

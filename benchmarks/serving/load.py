@@ -10,9 +10,6 @@ from typing import Protocol
 # Ids above belong to control tokens in the models we serve; a prompt of text has none.
 ORDINARY = 0.9
 
-# In place of a number of concurrent requests, for a replay of real arrivals.
-REPLAY = 0
-
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from matplotlib.figure import Figure
+
+from benchmarks.record import machine, read_record
 
 _PANELS = (
     ("tokens/s", lambda run: run["tokens_per_s"]),
@@ -19,7 +19,7 @@ _PANELS = (
 
 def plot(report: Path, picture: Path) -> None:
     """A panel a measure, a group of bars a concurrency, a bar a side: medians over the rounds."""
-    read: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+    read = read_record(report)
     rounds = {(entry["side"], entry["concurrent"]): entry["runs"] for entry in read["rounds"]}
     sides = list(dict.fromkeys(side for side, _ in rounds))
     levels = list(dict.fromkeys(level for _, level in rounds))
@@ -31,16 +31,15 @@ def plot(report: Path, picture: Path) -> None:
             width = 0.8 / len(sides)
             left = [number - 0.4 + (place + 0.5) * width for number in known]
             axes.bar(left, heights, width, label=side)
-        axes.set_xticks(range(len(levels)), [str(level) if level else "replay" for level in levels])
+        axes.set_xticks(range(len(levels)), list(map(str, levels)))
         axes.set_xlabel("concurrent requests")
         axes.set_title(title)
         axes.set_yscale("log")
         axes.grid(axis="y", alpha=0.3)
     figure.axes[0].legend(fontsize=8)
-    hardware = read["hardware"]
     figure.suptitle(
         f"{read['work']['prompt_tokens']} tokens in, {read['work']['max_tokens']} out; "
-        f"{hardware['cores']} cores, {hardware['processor']}",
+        f"{machine(read)}",
         fontsize=10,
     )
     figure.savefig(picture, dpi=110)

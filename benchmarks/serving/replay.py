@@ -17,12 +17,15 @@ from benchmarks.serving.load import ORDINARY, Ask
 class Scale:
     """How a trace is made smaller; the pattern of arrivals and the mix of lengths stay.
 
-    requests: the first so many. span_s: seconds into which their arrivals are pressed.
+    load: arrivals come so many times as fast as they did.
+    skip_s: seconds of the trace that are left out, since a recording may set in slowly.
+    seconds: how long requests arrive; the trace's next `load * seconds` seconds are used.
     tokens: factor on lengths, which then are kept within [least, most_in] and [least, most_out].
     """
 
-    requests: int = 64
-    span_s: float = 60.0
+    load: float = 1.0
+    skip_s: float = 0.0
+    seconds: float = 20.0
     tokens: float = 0.125
     least: int = 4
     most_in: int = 512
@@ -36,23 +39,30 @@ def replay(trace: Path, scale: Scale, vocab_size: int) -> list[Ask]:
     input_length, output_length.
 
     Raises:
-        ValueError: the trace holds fewer than two requests.
+        ValueError: fewer than two requests arrive within the scale's seconds.
     """
     read = _csv(trace) if trace.suffix == ".csv" else _json(trace)
-    rows = [row for row, _ in zip(read, range(scale.requests), strict=False)]
+    begin: float | None = None
+    rows: list[tuple[float, int, int]] = []
+    for at, given, made in read:
+        begin = at + scale.skip_s if begin is None else begin
+        arrival = (at - begin) / scale.load
+        if arrival >= scale.seconds:
+            break
+        if arrival >= 0.0:
+            rows.append((arrival, given, made))
     if len(rows) < 2:
-        raise ValueError(f"{trace} holds {len(rows)} requests; a replay needs at least 2")
-    first, last = rows[0][0], rows[-1][0]
-    press = scale.span_s / max(last - first, 1e-9)
-    draw = random.Random(trace.name)
+        raise ValueError(f"{trace}: {len(rows)} requests in {scale.seconds} s; at least 2 needed")
+    # Of the load too, so that no prefix of one load's requests is cached when another's come.
+    draw = random.Random(f"{trace.name} {scale.load}")
     highest = int(vocab_size * ORDINARY)
     return [
         Ask(
             prompt=tuple(draw.randrange(highest) for _ in range(_fit(given, scale, scale.most_in))),
             max_tokens=_fit(made, scale, scale.most_out),
-            at_s=(at - first) * press,
+            at_s=arrival,
         )
-        for at, given, made in rows
+        for arrival, given, made in rows
     ]
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 READY_S = 300.0
 _END_S = 40.0
+_PR_SET_PTRACER = 0x59616D61
+_ANY_PROCESS = -1
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -19,11 +24,31 @@ class ServiceError(Exception):
     """A process that was started ended or stayed silent instead of becoming ready."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """A service that runs; addresses are host:port, empty where it has none."""
+
+    process: asyncio.subprocess.Process
+    pid: int
+    address: str
+    metrics_address: str
+
+
+def end_on_sigterm() -> None:
+    """SIGTERM ends the running task as Ctrl-C does, so that no service is left behind."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+
+
 @asynccontextmanager
 async def service(
-    arguments: Sequence[str], *, python: str = sys.executable
+    arguments: Sequence[str], *, python: str = sys.executable, traceable: bool = False
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A python process in the repository's root, ended when the context is left."""
+    """A python process in the repository's root, ended when the context is left.
+
+    traceable: a profiler that is no parent of the process may look into it.
+    """
     process = await asyncio.create_subprocess_exec(
         python,
         *arguments,
@@ -32,6 +57,7 @@ async def service(
         cwd=_ROOT,
         env=dict(os.environ),
         limit=1 << 26,
+        preexec_fn=_let_trace if traceable else None,
     )
     try:
         yield process
@@ -44,6 +70,11 @@ async def service(
         except TimeoutError:
             process.kill()
             await process.wait()
+
+
+def _let_trace() -> None:
+    """For Linux with Yama's `ptrace_scope` 1, where only a parent may trace otherwise."""
+    ctypes.CDLL(None).prctl(_PR_SET_PTRACER, ctypes.c_long(_ANY_PROCESS))
 
 
 async def message(process: asyncio.subprocess.Process, timeout_s: float) -> dict[str, object]:
@@ -65,8 +96,8 @@ async def message(process: asyncio.subprocess.Process, timeout_s: float) -> dict
     raise ServiceError(f"process {process.pid} ended with status {await process.wait()}")
 
 
-async def address(process: asyncio.subprocess.Process) -> str:
-    """Where a service listens, once it is ready.
+async def ready(process: asyncio.subprocess.Process) -> Ready:
+    """What a service says of itself once it is ready.
 
     Raises:
         ServiceError: it will never be.
@@ -74,4 +105,9 @@ async def address(process: asyncio.subprocess.Process) -> str:
     said = await message(process, READY_S)
     if said.get("event") != "ready":
         raise ServiceError(str(said.get("error", said)))
-    return str(said["address"])
+    return Ready(
+        process=process,
+        pid=process.pid,
+        address=str(said["address"]),
+        metrics_address=str(said.get("metrics_address", "")),
+    )

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from cluster.cli import chat, plan, serve, status, stop
+from cluster.cli import chat, drain, events, plan, restart, scale, serve, status, stop
 from cluster.errors import ClusterError
 
 _EXAMPLES = """\
@@ -17,6 +17,10 @@ examples:
   orrery status --json              every process of the running server
   orrery chat                       talk to it in the terminal
   orrery plan --workers 8           what the planner would choose, and what it predicts
+  orrery scale experts=6            more or fewer expert workers, without a pause
+  orrery drain expert-2             empty a worker, or all of a node, and end it
+  orrery restart                    start every expert worker anew, one by one
+  orrery events --follow            what happens to the fleet
   orrery stop
 """
 
@@ -30,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (serve, status, chat, plan, stop):
+    for command in (serve, status, chat, plan, scale, drain, restart, events, stop):
         command.add_parser(commands)
     options = parser.parse_args(arguments)
     try:

@@ -14,6 +14,7 @@ _KEYS = {
     "port": "http.port",
     "workers": "experts.workers",
     "placement": "experts.placement",
+    "redundant_experts": "experts.redundant_experts",
     "routers": "router.replicas",
     "ray_address": "ray.address",
 }
@@ -31,6 +32,12 @@ def add_fleet_flags(parser: argparse.ArgumentParser) -> None:
         help="auto, expert-major, layer-major, a grid such as 2x2 (2 layer groups of 2 workers), "
         "or group sizes such as 2+1",
     )
+    parser.add_argument(
+        "--redundant-experts",
+        metavar="N",
+        type=_number_or_word,
+        help="copies in each layer besides the first ones, or `twice`: two of every expert (0)",
+    )
 
 
 def add_http_flags(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +47,10 @@ def add_http_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ray-address", metavar="ADDRESS", help="join this Ray cluster; else a private one"
     )
+
+
+def _number_or_word(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
 
 
 def config_of(options: argparse.Namespace) -> ClusterConfig:

@@ -30,12 +30,12 @@ def run(options: argparse.Namespace) -> int:
     blueprint = draw(config)
     plan = blueprint.plan
     if options.json:
-        print(json.dumps(_as_json(plan, blueprint.workers), indent=2))
+        print(json.dumps(_as_json(plan, blueprint.micro_batches, blueprint.workers), indent=2))
         return 0
     planner = config.planner
     print(
         f"{blueprint.model_name} on {len(blueprint.workers)} expert workers, {planner.rows} rows a "
-        f"step in {config.router.micro_batches} micro-batches\n"
+        f"step in {blueprint.micro_batches} micro-batches\n"
     )
     print(
         table(
@@ -54,8 +54,18 @@ def run(options: argparse.Namespace) -> int:
             ],
         )
     )
+    experts = sum(len(layer) for layer in plan.owners.values())
     print(f"\nchosen: {plan.reasons[0]}")
+    print(f"copies: {plan.copies}, of {experts} experts")
+    print(f"balancedness: {_balance(plan)}")
+    if plan.fewer:
+        print(f"note: {plan.fewer}")
     return 0
+
+
+def _balance(plan: Plan) -> str:
+    scores = plan.balancedness.values()
+    return f"{sum(scores) / len(scores):.3f} mean, {min(scores):.3f} in the worst layer"
 
 
 def _row(item: Alternative, chosen: bool) -> list[str]:
@@ -72,11 +82,15 @@ def _row(item: Alternative, chosen: bool) -> list[str]:
     ]
 
 
-def _as_json(plan: Plan, workers: tuple[str, ...]) -> dict[str, object]:
+def _as_json(plan: Plan, micro_batches: int, workers: tuple[str, ...]) -> dict[str, object]:
     return {
         "grid": str(plan.grid),
+        "micro_batches": micro_batches,
         "step_seconds": plan.prediction.step_seconds,
         "bound": plan.prediction.bound,
+        "copies": plan.copies,
+        "fewer": plan.fewer,
+        "balancedness": {str(layer): score for layer, score in plan.balancedness.items()},
         "reasons": list(plan.reasons),
         "alternatives": [
             {

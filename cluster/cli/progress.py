@@ -46,7 +46,9 @@ class Progress:
     def _loading(self, status: Mapping[str, Any]) -> None:
         if self._stopping:
             return
-        members = [p for p in status["processes"] if p["role"] in ("router", "expert")]
+        members = [
+            p for p in status["processes"] if p["role"] in ("router", "expert") and not p["spare"]
+        ]
         ready = sum(p["state"] == "ready" for p in members)
         total = sum(p["experts"] for p in members)
         held = sum(p["experts"] if p["state"] == "ready" else p.get("loaded", 0) for p in members)
@@ -78,7 +80,7 @@ class Progress:
         if self._live:
             print()
         print(f"\n{process_table(status)}\n")
-        print(f"admin: {admin}/status /placement /sd /metrics")
+        print(f"admin: {admin}/status /placement /events /sd /metrics")
         print(f"ready: {event['url']}/v1", flush=True)
 
     def _note_admin(self, status: Mapping[str, Any]) -> None:

@@ -46,6 +46,8 @@ def _holds(process: Mapping[str, Any]) -> str:
     if process["layers"]:
         layers = ranges(process["layers"])
         return f"{process['experts']} experts of layers {layers}"
+    if process["spare"]:
+        return "stands by"
     if process["epoch"]:
         return f"epoch {process['epoch']['term']}.{process['epoch']['counter']}"
     return ""
@@ -60,6 +62,8 @@ def _load(process: Mapping[str, Any]) -> str:
             words.append(f"{load['parked']} parked")
     if "tokens" in load:
         words.append(f"{load['tokens']} expert rows")
+    if process["leaving"]:
+        words.append("is being emptied")
     if process["restarts"]:
         words.append(f"restarted {process['restarts']}x")
     if process["error"] and process["state"] != "ready":

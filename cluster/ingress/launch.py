@@ -13,6 +13,7 @@ from ray.serve.schema import LoggingConfig
 
 from cluster.blueprint import Blueprint
 from cluster.errors import StartError
+from cluster.members.setup import labels
 from gateway.app import build_app
 from gateway.config import GatewayConfig
 
@@ -44,26 +45,33 @@ def start_gateway(blueprint: Blueprint, stop: threading.Event) -> None:
             return
 
 
-def _run(blueprint: Blueprint) -> None:
-    http = blueprint.config.http
+def gateway_app(blueprint: Blueprint) -> serve.Application:
+    """The gateway as a cluster's config wants it."""
+    gateway = blueprint.config.gateway
     config = GatewayConfig(
         model=blueprint.model_dir,
         model_name=blueprint.model_name,
-        metrics_listen=f"{blueprint.metrics_listen}:0",
-        router_wait_s=blueprint.config.gateway.router_wait_s,
+        metrics_listen=f"{blueprint.metrics_listen}:{gateway.metrics_port}",
+        router_wait_s=gateway.router_wait_s,
         exact=blueprint.config.exactness == "strict",
     )
+    return build_app(
+        config,
+        replicas=gateway.replicas,
+        labels=labels(gateway.nodes),
+        one_a_node=bool(gateway.metrics_port),
+    )
+
+
+def _run(blueprint: Blueprint) -> None:
+    http = blueprint.config.http
     # Only on the head: two nodes on one machine would want the same port.
     serve.start(
         http_options=HTTPOptions(host=http.host, port=http.port),
         proxy_location="HeadOnly",
         logging_config=LoggingConfig(enable_access_log=False),
     )
-    serve.run(
-        build_app(config, replicas=blueprint.config.gateway.replicas),
-        name=_APP,
-        route_prefix="/",
-    )
+    serve.run(gateway_app(blueprint), name=_APP, route_prefix="/")
 
 
 def stop_gateway(*, joined: bool) -> None:

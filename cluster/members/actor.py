@@ -24,8 +24,17 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from cluster.blueprint import Blueprint
 from cluster.errors import StartError
 from cluster.fleet import Member, Role
-from cluster.members.setup import actor_options, bundle, reachable, router_config, worker_config
-from cluster.reconcile import Launched
+from cluster.members.setup import (
+    actor_options,
+    at_most_one_a_node,
+    bundle,
+    further_worker,
+    labels,
+    reachable,
+    router_config,
+    worker_config,
+)
+from cluster.signals import Launched
 from experts_service.actor import ExpertWorkerActor
 from router_service.actor import RouterActor
 
@@ -48,8 +57,11 @@ class RayActors:
         self._group: PlacementGroup | None = None
         self._group_lock = asyncio.Lock()
 
-    async def launch(self, member: Member) -> Launched:
+    async def launch(self, member: Member, avoid: frozenset[str]) -> Launched:
         """Starts the member's actor, or takes over the living one of its name.
+
+        Args:
+            avoid: nodes that are not taken by expert workers besides the planned ones.
 
         Raises:
             StartError: Ray cannot place it in time, or it fails on its way up.
@@ -59,7 +71,7 @@ class RayActors:
             async with asyncio.timeout(timeout_s):
                 handle = await asyncio.to_thread(self._find, member.member_id)
                 if handle is None:
-                    handle = await self._create(member)
+                    handle = await self._create(member, avoid)
                 self._handles[member.member_id] = handle
                 about = await _result(handle.start.remote())
                 node = str(await _result(handle.node.remote()))
@@ -108,6 +120,14 @@ class RayActors:
             return True
         return True
 
+    async def leaving_nodes(self) -> frozenset[str]:
+        """Nodes that Ray drains, e.g. since their machine is taken away soon."""
+        try:
+            return frozenset(await asyncio.to_thread(_draining))
+        except RayError as error:
+            _log.info("Ray does not tell which nodes leave: %s", error)
+            return frozenset()
+
     async def close(self) -> None:
         """Gives the placement group's resources back."""
         if self._group is not None:
@@ -127,7 +147,7 @@ class RayActors:
                 return
             pause.wait(0.05)
 
-    async def _create(self, member: Member) -> Any:
+    async def _create(self, member: Member, avoid: frozenset[str]) -> Any:
         options: dict[str, Any] = {
             "name": f"{_PREFIX}{member.member_id}",
             "namespace": NAMESPACE,
@@ -139,11 +159,14 @@ class RayActors:
             return RouterActor.options(**options).remote(
                 router_config(self._blueprint, member.member_id)
             )
-        group = await self._spread()
-        options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
-            placement_group=group,
-            placement_group_bundle_index=self._blueprint.workers.index(member.member_id),
-        )
+        if member.member_id in self._blueprint.workers:
+            group = await self._spread()
+            options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
+                placement_group=group,
+                placement_group_bundle_index=self._blueprint.workers.index(member.member_id),
+            )
+        else:
+            options |= further_worker(self._blueprint.config, avoid)
         return ExpertWorkerActor.options(**options).remote(worker_config(self._blueprint, member))
 
     async def _spread(self) -> PlacementGroup:
@@ -155,15 +178,19 @@ class RayActors:
             return group
 
     def _find_group(self) -> PlacementGroup:
-        """The group of a former controller, or a new one. Best effort: one node takes them all."""
+        """The group of a former controller, or a new one. Without fixed ports it spreads as far as
+        there is room: one node may take them all."""
         try:
             group: PlacementGroup = get_placement_group(_GROUP)
         except ValueError:
+            config, count = self._blueprint.config, len(self._blueprint.workers)
+            selector = labels(config.experts.nodes)
             group = placement_group(
-                [bundle(self._blueprint.config)] * len(self._blueprint.workers),
-                strategy="SPREAD",
+                [bundle(config)] * count,
+                strategy="STRICT_SPREAD" if at_most_one_a_node(config.experts) else "SPREAD",
                 name=_GROUP,
                 lifetime="detached",
+                bundle_label_selector=[selector] * count if selector else None,
             )
         return group
 
@@ -180,6 +207,13 @@ def sweep() -> None:
 
 async def _result(ref: Any) -> Any:
     return await asyncio.wrap_future(ref.future())
+
+
+def _draining() -> list[str]:
+    # Ray Serve asks the same way; Ray has no public way to ask.
+    from ray._private.state import state
+
+    return list(state.get_draining_nodes())
 
 
 def _host_of(node: str) -> str:

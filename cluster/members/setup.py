@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection
+from typing import Any, get_args
 
 from cluster.blueprint import Blueprint
 from cluster.config import ClusterConfig, ExpertsSection, RouterSection
 from cluster.fleet import Member, Role
 from experts_service.config import WorkerConfig
 from router_service.config import RouterConfig
+from wire.carriers.carrier import CarrierChoice
 
 # Ray shows GPUs to an actor that reserves any of one, however little.
 _ANY_GPU = 0.001
+_NODE_ID = "ray.io/node-id"
 
 
 def worker_config(blueprint: Blueprint, member: Member) -> WorkerConfig:
@@ -20,12 +23,13 @@ def worker_config(blueprint: Blueprint, member: Member) -> WorkerConfig:
     return WorkerConfig(
         worker_id=member.member_id,
         model=blueprint.model_dir,
-        listen=f"{blueprint.listen}:0",
-        metrics_listen=f"{blueprint.metrics_listen}:0",
+        listen=f"{blueprint.listen}:{experts.port}",
+        metrics_listen=f"{blueprint.metrics_listen}:{experts.metrics_port}",
         experts=member.experts,
         device=experts.device,
         dtype=experts.dtype,
         threads=experts.threads,
+        carrier=_carrier(experts),
     )
 
 
@@ -35,8 +39,8 @@ def router_config(blueprint: Blueprint, router_id: str) -> RouterConfig:
     return RouterConfig(
         router_id=router_id,
         model=blueprint.model_dir,
-        listen=f"{blueprint.listen}:0",
-        metrics_listen=f"{blueprint.metrics_listen}:0",
+        listen=f"{blueprint.listen}:{router.port}",
+        metrics_listen=f"{blueprint.metrics_listen}:{router.metrics_port}",
         device=router.device,
         dtype=router.dtype,
         threads=router.threads,
@@ -45,22 +49,63 @@ def router_config(blueprint: Blueprint, router_id: str) -> RouterConfig:
         max_waiting=router.max_waiting,
         kv_blocks=router.kv_blocks,
         prefill_chunk=router.prefill_chunk,
-        micro_batches=router.micro_batches,
+        micro_batches=blueprint.micro_batches,
         max_model_len=router.max_model_len or None,
         prefix_cache=router.prefix_cache,
         timeout_s=router.timeout_s,
         park_timeout_s=router.park_timeout_s,
+        carrier=_carrier(blueprint.config.experts),
     )
+
+
+def _carrier(experts: ExpertsSection) -> CarrierChoice:
+    return next(choice for choice in get_args(CarrierChoice) if choice == experts.carrier)
 
 
 def actor_options(role: Role, config: ClusterConfig) -> dict[str, Any]:
-    """The resources that one member reserves in Ray."""
+    """What one member reserves in Ray, and where it may be."""
     section: RouterSection | ExpertsSection = (
         config.router if role is Role.ROUTER else config.experts
     )
-    if section.device == "cpu":
-        return {"num_cpus": section.threads}
-    return {"num_cpus": section.threads, "num_gpus": section.gpus or _ANY_GPU}
+    options: dict[str, Any] = {"num_cpus": section.threads}
+    if section.device != "cpu":
+        options["num_gpus"] = section.gpus or _ANY_GPU
+    if role is Role.ROUTER and section.nodes:
+        # Expert workers go where their placement group's bundles are.
+        options["label_selector"] = labels(section.nodes)
+    return options
+
+
+def further_worker(config: ClusterConfig, avoid: Collection[str]) -> dict[str, Any]:
+    """Options, besides `actor_options`, of an expert worker that is not among the planned ones: a
+    spare, or one that scaling has added. They have no bundle, but are spread over the nodes too.
+
+    A private Ray reserves nothing for them: nobody else competes for its processors.
+    """
+    selector = labels(config.experts.nodes)
+    if avoid:
+        selector[_NODE_ID] = f"!in({','.join(sorted(avoid))})"
+    options: dict[str, Any] = {"scheduling_strategy": "SPREAD"}
+    if not config.ray.address:
+        options["num_cpus"] = 0
+    if selector:
+        options["label_selector"] = selector
+    return options
+
+
+def labels(nodes: str) -> dict[str, str]:
+    """Ray's label selector for a config's `nodes`.
+
+    >>> labels("zone=a")
+    {'zone': 'a'}
+    """
+    key, _, value = nodes.partition("=")
+    return {key: value} if nodes else {}
+
+
+def at_most_one_a_node(section: RouterSection | ExpertsSection) -> bool:
+    """Whether members of this kind listen on fixed ports, which two on a node could not share."""
+    return bool(section.port or section.metrics_port)
 
 
 def bundle(config: ClusterConfig) -> dict[str, float]:

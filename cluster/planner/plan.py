@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from cluster.errors import PlanError
-from cluster.planner.fleet import CostModel, WorkerSpec
+from cluster.planner.balance import balancedness
+from cluster.planner.crew import Crew, Loads, Owners, crew_of, held_of, owners_of
+from cluster.planner.fleet import CostModel, WorkerSpec, WorkerState
 from cluster.planner.grid import Grid, grids, parse_grid
 from cluster.planner.layout import Infeasible, Layout, Load, lay_out
 from cluster.planner.predict import Prediction, predict
+from cluster.planner.redundancy import Redundancy
+from cluster.planner.replicate import replicate
 from cluster.planner.shape import ModelShape
-
-Owners = Mapping[int, tuple[tuple[str, ...], ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,15 +33,25 @@ class Plan:
     """What was chosen and why.
 
     owners: layer -> logical expert -> ids of the workers that should hold it, as in
-        `wire.placement.Placement`; one each as long as there are no redundant experts.
+        `wire.placement.Placement`; one each unless there are redundant experts.
+    balancedness: layer -> mean / max of the busy times of the workers that share it, by the load
+        that was given, else as if all experts were equal.
     alternatives: every grid looked at, the chosen one too, best first.
+    fewer: why there are fewer redundant experts than asked for, which is no error; or empty.
     """
 
     grid: Grid
     owners: Owners
     prediction: Prediction
+    balancedness: Mapping[int, float]
     alternatives: tuple[Alternative, ...]
     reasons: tuple[str, ...]
+    fewer: str = ""
+
+    @property
+    def copies(self) -> int:
+        """Of all experts in all layers."""
+        return sum(len(ids) for experts in self.owners.values() for ids in experts)
 
     def experts_of(self, worker_id: str) -> dict[int, list[int]]:
         """Layer to ascending logical experts that `worker_id` should hold."""
@@ -56,6 +70,8 @@ def plan(
     placement: str = "auto",
     load: Load | None = None,
     current: Owners | None = None,
+    redundant: Redundancy = 0,
+    strict: bool = True,
 ) -> Plan:
     """The placement with the shortest predicted step; ties go to the fewest messages.
 
@@ -65,6 +81,10 @@ def plan(
         load: layer to tokens by logical expert; None: all experts equal.
         current: the owners that serve requests now; no expert then moves to a machine with other
             bits, since a request that is under way would not be continued exactly.
+        redundant: copies in each layer besides the first ones, or `TWICE`. The prediction is that
+            of the first copies alone. In layers that one worker holds whole they come as whole
+            layers, as many as they add up to.
+        strict: all copies of an expert have one fingerprint.
 
     Two workers, so fast a link and so cheap messages that bandwidth decides: expert-major.
 
@@ -95,7 +115,7 @@ def plan(
         if placement == "auto"
         else [parse_grid(placement, len(workers))]
     )
-    built: list[tuple[Grid, Prediction, Layout]] = []
+    built: list[tuple[Grid, Prediction, Owners]] = []
     refused: list[Alternative] = []
     for grid in candidates:
         layout = lay_out(shape, workers, grid, load)
@@ -105,21 +125,53 @@ def plan(
             reason = f"{crossing} experts would move to machines with other numerics"
             refused.append(Alternative(grid=grid, prediction=None, refused=reason))
         else:
-            built.append((grid, predict(shape, layout, costs, load), layout))
-    if not built:
-        raise PlanError(_why_not(shape, workers, placement, refused))
+            built.append((grid, predict(shape, layout, costs, load), _owners(shape, layout)))
     # Predictions are not good to a millionth: below that, fewer messages are the better bet.
     built.sort(key=lambda item: (round(item[1].step_seconds, 6), item[1].messages))
-    grid, prediction, layout = built[0]
+    crew = crew_of(
+        [WorkerState(spec=worker) for worker in workers], shape.expert_bytes, strict=strict
+    )
+    weight = None if load is None else np.array([load[layer] for layer in shape.layers], np.float64)
+    while built and redundant:
+        copied = replicate(held_of(built[0][2], crew), weight, redundant, crew)
+        if not isinstance(copied, Infeasible):
+            built[0] = (*built[0][:2], owners_of(copied, shape.layers, crew))
+            break
+        refused.append(Alternative(grid=built[0][0], prediction=None, refused=copied.reason))
+        built = built[1:]
+    if not built:
+        raise PlanError(_why_not(shape, workers, placement, refused))
+    grid, prediction, owners = built[0]
     possible = [Alternative(grid=item[0], prediction=item[1]) for item in built]
     alternatives = (*possible, *refused)
     return Plan(
         grid=grid,
-        owners=_owners(shape, layout),
+        owners=owners,
         prediction=prediction,
+        balancedness=_balancedness(owners, weight, crew),
         alternatives=alternatives,
         reasons=_reasons(placement, alternatives),
+        fewer=_fewer(owners, shape, redundant),
     )
+
+
+def _fewer(owners: Owners, shape: ModelShape, redundant: Redundancy) -> str:
+    if not isinstance(redundant, int):
+        return ""
+    wanted = redundant * len(shape.layers)
+    placed = sum(len(ids) - 1 for experts in owners.values() for ids in experts)
+    if placed >= wanted:
+        return ""
+    return (
+        f"{placed} of {wanted} redundant experts are placed: no worker holds an expert twice, and "
+        "layers that one worker holds are copied as a whole"
+    )
+
+
+def _balancedness(owners: Owners, load: Loads | None, crew: Crew) -> dict[int, float]:
+    held = held_of(owners, crew)
+    scores = balancedness(held, np.zeros(held.shape[:2]) if load is None else load, crew)
+    return dict(zip(sorted(owners), scores.tolist(), strict=True))
 
 
 def _crossing(layout: Layout, current: Owners | None, workers: Sequence[WorkerSpec]) -> int:

@@ -1,7 +1,9 @@
-"""How long a decode step takes under a layout, from first principles.
+"""How long a decode step takes under a layout.
 
-With several micro-batches in flight a step takes as long as one micro-batch needs from first to
-last layer, or as long as its busiest resource is busy, whichever is more.
+A step is the time in which every row gets a token. Its micro-batches go round the same stations:
+the router, and for each layer the workers that share it, which work side by side. What each
+station takes a round follows from counts (`cluster.planner.traffic`) and costs (`CostModel`);
+how the rounds get in each other's way, from queueing (`cluster.planner.queueing`).
 """
 
 from __future__ import annotations
@@ -11,34 +13,37 @@ from dataclasses import dataclass
 
 from cluster.planner.fleet import CostModel
 from cluster.planner.layout import Layout, Load, Share
+from cluster.planner.queueing import round_seconds
 from cluster.planner.shape import ModelShape
+from cluster.planner.traffic import Traffic, traffic
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
     """One decode step, in seconds unless named otherwise.
 
-    step_seconds: the whole; the largest of the next four.
-    latency_seconds: one micro-batch through all layers.
+    queued_seconds: a round of each micro-batch, waiting for each other included.
+    latency_seconds: one micro-batch through all layers, had it all to itself.
     router_seconds: the router's processor, all micro-batches.
     link_seconds: the router's link, all micro-batches.
     worker_seconds: the busiest expert worker, all micro-batches.
+    node_seconds: the processors of the busiest node, all processes on it.
     messages: sent by the router.
     link_bytes: both ways.
     """
 
+    queued_seconds: float
     latency_seconds: float
     router_seconds: float
     link_seconds: float
     worker_seconds: float
+    node_seconds: float
     messages: float
     link_bytes: float
 
     @property
     def step_seconds(self) -> float:
-        return max(
-            self.latency_seconds, self.router_seconds, self.link_seconds, self.worker_seconds
-        )
+        return max(self.queued_seconds, self.link_seconds, self.node_seconds)
 
     @property
     def bound(self) -> str:
@@ -48,6 +53,7 @@ class Prediction:
             "the router's processor": self.router_seconds,
             "the router's link": self.link_seconds,
             "the busiest expert worker": self.worker_seconds,
+            "the processors of one node": self.node_seconds,
         }
         return max(parts, key=parts.__getitem__)
 
@@ -55,85 +61,91 @@ class Prediction:
 def predict(
     shape: ModelShape, layout: Layout, costs: CostModel, load: Load | None = None
 ) -> Prediction:
-    """The prediction for one decode step of `costs.rows` rows.
+    """The prediction for one decode step of `costs.rows` rows in `costs.batches` micro-batches.
 
-    Experts are assumed to be hit independently, in proportion to `load` (equally without it).
+    For each layer of a micro-batch of r rows, with the counts of `traffic`:
+
+        router = router_layer + r * router_row + messages * message + (sent + received) * moved
+        worker = messages * worker_message + (sent + received) * worker_moved
+                 + experts * expert_bytes / expert_bandwidth
+        wire   = latency + (sent + received) * row_bytes / link_bandwidth
+
+    Workers of a layer take as long as the slowest, or, where several share a node's processors,
+    as long as those need for the sum; on its own node the router keeps one of them. The step is
+    `round_seconds` of the router and of each group of workers with `wire` as delay, but never
+    less than the link or a node's processors need.
     """
-    # More micro-batches than rows would be empty.
-    batches = min(costs.micro_batches, costs.rows)
+    batches = costs.batches
     rows = costs.rows / batches
-    latency = messages = sent = received = 0.0
-    busy: dict[str, float] = {}
+    delay = router = messages = moved = 0.0
+    workers: dict[str, float] = {}
+    nodes: dict[str, float] = {}
+    groups: dict[tuple[str, ...], float] = {}
     for layer, shares in layout.items():
-        hits = _hits(shape, load[layer] if load else None)
-        slowest = 0.0
-        for share in shares:
-            seconds = _ffn_seconds(shape, share, hits, rows)
-            busy[share.worker.worker_id] = busy.get(share.worker.worker_id, 0.0) + seconds
-            slowest = max(slowest, seconds)
-        asked, out, back = _traffic(shape, shares, hits, rows)
+        counts = traffic(shape, layer, shares, rows, load)
+        asked = sum(count.messages for count in counts)
+        rows_moved = sum(count.sent + count.received for count in counts)
         messages += asked
-        sent += out
-        received += back
-        latency += (
+        moved += rows_moved
+        delay += costs.latency_seconds + rows_moved * shape.row_bytes / costs.link_bandwidth
+        router += (
             costs.router_layer_seconds
-            + costs.latency_seconds
+            + rows * costs.router_row_seconds
             + asked * costs.message_seconds
-            + (out + back) * shape.row_bytes / costs.link_bandwidth
-            + slowest
+            + rows_moved * costs.moved_seconds
         )
-    link_bytes = batches * (sent + received) * shape.row_bytes
-    router = len(layout) * costs.router_layer_seconds + messages * costs.message_seconds
+        taken = [_Taken.of(shape, costs, *pair) for pair in zip(shares, counts, strict=True)]
+        for share, each in zip(shares, taken, strict=True):
+            name, node = share.worker.worker_id, share.worker.node
+            workers[name] = workers.get(name, 0.0) + each.seconds
+            nodes[node] = nodes.get(node, 0.0) + each.processor_seconds
+        group = tuple(share.worker.worker_id for share in shares)
+        groups[group] = groups.get(group, 0.0) + _side_by_side(shares, taken, costs)
+    nodes[costs.router_node] = nodes.get(costs.router_node, 0.0) + router
+    link_bytes = batches * moved * shape.row_bytes
     return Prediction(
-        latency_seconds=latency,
+        queued_seconds=round_seconds([router, *groups.values()], delay, batches),
+        latency_seconds=router + sum(groups.values()) + delay,
         router_seconds=batches * router,
         link_seconds=link_bytes / costs.link_bandwidth,
-        worker_seconds=batches * max(busy.values()),
+        worker_seconds=batches * max(workers.values()),
+        node_seconds=max(
+            (batches * nodes[node] / cores for node, cores in costs.cores.items() if node in nodes),
+            default=0.0,
+        ),
         messages=batches * messages,
         link_bytes=link_bytes,
     )
 
 
-def _hits(shape: ModelShape, load: Sequence[float] | None) -> Sequence[float] | float:
-    """The chance of each expert to be among a row's top-k; one number when all are equal."""
-    if load is None or not sum(load):
-        return shape.top_k / shape.experts
-    scale = shape.top_k / sum(load)
-    return [min(1.0, tokens * scale) for tokens in load]
+@dataclass(frozen=True, kw_only=True)
+class _Taken:
+    """A worker's part of a layer, and how much of that its node's processors do."""
+
+    seconds: float
+    processor_seconds: float
+
+    @classmethod
+    def of(cls, shape: ModelShape, costs: CostModel, share: Share, count: Traffic) -> _Taken:
+        around = (
+            count.messages * costs.worker_message_seconds
+            + (count.sent + count.received) * costs.worker_moved_seconds
+        )
+        reading = count.experts * shape.expert_bytes / share.worker.expert_bandwidth
+        return cls(
+            seconds=around + reading,
+            processor_seconds=around + (reading if share.worker.on_processors else 0.0),
+        )
 
 
-def _ffn_seconds(
-    shape: ModelShape, share: Share, hits: Sequence[float] | float, rows: float
-) -> float:
-    """Time to go through the weights of those experts of the share that some row wants."""
-    if isinstance(hits, float):
-        wanted = len(share.experts) * _some(hits, rows)
-    else:
-        wanted = sum(_some(hits[expert], rows) for expert in share.experts)
-    return wanted * shape.expert_bytes / share.worker.expert_bandwidth
-
-
-def _traffic(
-    shape: ModelShape, shares: Sequence[Share], hits: Sequence[float] | float, rows: float
-) -> tuple[float, float, float]:
-    """Messages, rows sent and rows received for one layer of one micro-batch.
-
-    A row goes once to each worker that holds one of its experts. It comes back once, combined,
-    from a worker that holds them all; otherwise once for each expert.
-    """
-    asked = sent = received = 0.0
-    for share in shares:
-        if isinstance(hits, float):
-            part = len(share.experts) / shape.experts
-        else:
-            part = min(1.0, sum(hits[expert] for expert in share.experts) / shape.top_k)
-        wanted = _some(part, shape.top_k)
-        asked += _some(wanted, rows)
-        sent += rows * wanted
-        received += rows * (shape.top_k * part - (shape.top_k - 1) * part**shape.top_k)
-    return asked, sent, received
-
-
-def _some(chance: float, tries: float) -> float:
-    """The chance that at least one of `tries` comes true."""
-    return float(1.0 - (1.0 - chance) ** tries)
+def _side_by_side(shares: Sequence[Share], taken: Sequence[_Taken], costs: CostModel) -> float:
+    together: dict[str, float] = {}
+    for share, each in zip(shares, taken, strict=True):
+        node = share.worker.node
+        together[node] = together.get(node, 0.0) + each.processor_seconds
+    shared = (
+        seconds / costs.cores_beside_router(node)
+        for node, seconds in together.items()
+        if node in costs.cores
+    )
+    return max(*(each.seconds for each in taken), *shared, 0.0)

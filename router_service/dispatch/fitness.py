@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,13 +21,13 @@ class Requirements:
 
     fingerprint: workers with another one compute other bits, and are never asked.
     model_hash: of the checkpoint; empty when the router does not know its own.
-    dtype: activation dtype on the wire, e.g. "bfloat16".
+    rows_dtype: activation dtype on the wire.
     layers: the checkpoint's layers with routed experts, in table order.
     """
 
     fingerprint: str
     model_hash: str
-    dtype: str
+    rows_dtype: torch.dtype
     hidden_size: int
     layers: Sequence[int]
     n_routed_experts: int
@@ -39,7 +40,8 @@ class Requirements:
             return f"its numerics {worker.fingerprint!r} are not {self.fingerprint!r}"
         if self.model_hash and worker.model_hash != self.model_hash:
             return f"its model {worker.model_hash!r} is not {self.model_hash!r}"
-        if (worker.dtype, worker.hidden_size) != (self.dtype, self.hidden_size):
+        dtype = str(self.rows_dtype).removeprefix("torch.")
+        if (worker.dtype, worker.hidden_size) != (dtype, self.hidden_size):
             return f"its rows are {worker.hidden_size} {worker.dtype}"
         if worker.epoch.term > term:
             return f"it has seen term {worker.epoch.term}, the placement's is {term}"
@@ -60,8 +62,8 @@ class Requirements:
         Other requests' caches may come to hold what a row becomes, so that a row that is not
         finite must not get any further.
         """
-        dtype = str(answer.dtype).removeprefix("torch.")
-        if (tuple(answer.shape), dtype) != ((rows, self.hidden_size), self.dtype):
+        if answer.shape != (rows, self.hidden_size) or answer.dtype != self.rows_dtype:
+            dtype = str(answer.dtype).removeprefix("torch.")
             return BadFrameError(f"an answer of shape {tuple(answer.shape)} in {dtype}")
         if not all_finite(answer):
             return InternalError("an answer with numbers that are not finite")

@@ -11,6 +11,8 @@ NOBODY = -1
 _SEVERAL = -2
 
 Owners = NDArray[np.int16]
+Ids = NDArray[np.uint16]
+"""Logical expert ids."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -19,32 +21,48 @@ class LiveTable:
 
     live: bool [layers, experts, workers].
     only: int16 [layers, experts], the one live owner, NOBODY, or _SEVERAL.
-    replicated: bool [layers], whether the layer has an expert with several live owners.
+    replicated: for each layer, whether it has an expert with several live owners.
+    sole: for each layer, the worker that is the one live owner of all its experts, or NOBODY.
     """
 
     live: NDArray[np.bool_]
     only: Owners
-    replicated: NDArray[np.bool_]
+    replicated: tuple[bool, ...]
+    sole: tuple[int, ...]
 
     @classmethod
     def of(cls, live: NDArray[np.bool_]) -> LiveTable:
-        if live.shape[2] == 0:
+        layers, _, workers = live.shape
+        if workers == 0:
             only = np.full(live.shape[:2], NOBODY, np.int16)
-            return cls(live=live, only=only, replicated=np.zeros(live.shape[0], np.bool_))
+            return cls(live=live, only=only, replicated=(False,) * layers, sole=(NOBODY,) * layers)
         number = live.sum(axis=2)
         only = live.argmax(axis=2).astype(np.int16)
         only[number == 0] = NOBODY
         only[number > 1] = _SEVERAL
-        return cls(live=live, only=only, replicated=(number > 1).any(axis=1))
+        return cls(
+            live=live,
+            only=only,
+            replicated=tuple((number > 1).any(axis=1).tolist()),
+            sole=tuple(
+                int(owners[0]) if owners[0] >= 0 and (owners == owners[0]).all() else NOBODY
+                for owners in only
+            ),
+        )
 
     def is_live(self, layer: int, expert: int) -> bool:
         """`layer` is an index into the table here and below, not the checkpoint's number."""
         return bool(self.only[layer, expert] != NOBODY)
 
+    def settled(self, layer: int, experts: Ids) -> Owners:
+        """The one live owner of each expert, where none has several; NOBODY for none."""
+        owners: Owners = self.only[layer].take(experts)
+        return owners
+
     def choose(
         self,
         layer: int,
-        experts: NDArray[np.int64],
+        experts: Ids,
         load: NDArray[np.float64],
         without: NDArray[np.bool_] | None = None,
     ) -> Owners:
@@ -63,11 +81,11 @@ class LiveTable:
         Returns: int16 [rows, top_k], worker index or NOBODY.
         """
         if without is None and not self.replicated[layer]:
-            return np.take(self.only[layer], experts)
+            return self.settled(layer, experts)
         live = self.live[layer] if without is None else self.live[layer] & ~without
         covering = live[experts].all(axis=1)
         covered = covering.any(axis=1)
-        owners = np.empty(experts.shape, np.int16)
+        owners: Owners = np.empty(experts.shape, np.int16)
         best = np.where(covering[covered], load, np.inf).argmin(axis=1)
         owners[covered] = best[:, None]
         if not covered.all():
@@ -76,7 +94,7 @@ class LiveTable:
         return owners
 
     def _base_load(
-        self, layer: int, experts: NDArray[np.int64], load: NDArray[np.float64]
+        self, layer: int, experts: Ids, load: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """`load` plus the pairs among `experts` that have no choice."""
         settled = self.only[layer][experts].ravel()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wire.carriers.carrier import CarrierChoice
+
 
 @dataclass(frozen=True, kw_only=True)
 class DispatchOptions:
@@ -13,12 +15,15 @@ class DispatchOptions:
     describe_s: deadline of the question whether a worker can be used.
     min_backoff_s, max_backoff_s: between attempts to reach a worker, or to use one again that
         answered with an error; doubles from the one to the other.
+    carrier: "auto" uses a local socket where a worker of this host offers one, else the gRPC
+        stream; "inline" the stream only; with "local" workers without a socket are not used.
     """
 
     deadline_s: float = 10.0
     describe_s: float = 2.0
     min_backoff_s: float = 0.05
     max_backoff_s: float = 1.0
+    carrier: CarrierChoice = "auto"
 
     def backoff(self, failures: int) -> float:
         """Seconds to wait after so many failures in a row."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator
-from dataclasses import dataclass
+import math
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,25 +19,15 @@ from router_service.dispatch.call import Call
 from router_service.dispatch.expert_tokens import ExpertTokens
 from router_service.dispatch.finite import all_finite
 from router_service.dispatch.fitness import Requirements
-from router_service.dispatch.live_table import NOBODY
+from router_service.dispatch.live_table import NOBODY, Ids, Owners
 from router_service.dispatch.options import DispatchOptions
 from router_service.dispatch.roster import Roster
 from router_service.dispatch.rows_in_flight import Part, RowsInFlight
-from wire.codec import encode_request
+from wire.codec import request_message
 from wire.errors import StaleEpochError
-from wire.frames import DispatchRequest
 from wire.placement import Epoch, Placement
 
 _NO_PLACEMENT = Epoch(term=0, counter=0)
-
-
-@dataclass(frozen=True, eq=False)
-class _Pending(Awaitable[RoutedRows]):
-    flight: RowsInFlight
-    device: torch.device
-
-    def __await__(self) -> Generator[Any, None, RoutedRows]:
-        return self.flight.result(self.device).__await__()
 
 
 class RemoteExperts:
@@ -66,7 +55,7 @@ class RemoteExperts:
         requirements = Requirements(
             fingerprint=numerics.fingerprint,
             model_hash=model_hash,
-            dtype=str(numerics.dtype).removeprefix("torch."),
+            rows_dtype=numerics.dtype,
             hidden_size=config.hidden_size,
             layers=config.moe_layers,
             n_routed_experts=config.n_routed_experts,
@@ -114,26 +103,29 @@ class RemoteExperts:
     ) -> Awaitable[RoutedRows]:
         """See `Experts.dispatch`; the messages are on their way when this returns."""
         index = self._layers[layer]
-        experts: NDArray[np.int64] = topk_idx.cpu().numpy()
-        rows = range(len(experts)) if active is None else active.nonzero()[:, 0].tolist()
-        here, weights = x.detach().to("cpu"), topk_weights.detach().to("cpu")
+        here = x.detach().to("cpu")
+        ids: NDArray[np.int64] = topk_idx.cpu().numpy()
+        experts = ids.astype(np.uint16, order="C")
+        weights = np.ascontiguousarray(topk_weights.detach().cpu().numpy())
         flight = RowsInFlight(
             here,
             experts,
-            weights.numpy(),
+            weights,
             layer,
+            x.device,
             choose=partial(self._choose, index),
             send=partial(self._send, index),
         )
-        if all_finite(here) and all_finite(weights):
+        rows = range(len(ids)) if active is None else active.nonzero()[:, 0].tolist()
+        if all_finite(here) and math.isfinite(weights.sum()):
             flight.start(rows)
         else:
-            sound = (here.isfinite().all(dim=1) & weights.isfinite().all(dim=1)).tolist()
+            sound = (here.isfinite().all(dim=1).numpy() & np.isfinite(weights).all(axis=1)).tolist()
             flight.start(
                 [row for row in rows if sound[row]], [row for row in rows if not sound[row]]
             )
         self._tokens.add(index, experts if active is None else experts[rows])
-        return _Pending(flight, x.device)
+        return flight.done
 
     def is_live(self, layer: int, expert: int) -> bool:
         """See `Experts.is_live`."""
@@ -157,7 +149,7 @@ class RemoteExperts:
 
     def expert_tokens(self) -> NDArray[np.int64]:
         """[layers, experts] pairs dispatched since the start, in the order of `moe_layers`."""
-        return self._tokens.counts.copy()
+        return self._tokens.counts
 
     async def close(self) -> None:
         """Closes every stream; rows on their way are parked."""
@@ -167,37 +159,38 @@ class RemoteExperts:
         for callback in tuple(self._listeners):
             callback()
 
-    def _choose(
-        self, layer: int, experts: NDArray[np.int64], tried: frozenset[str]
-    ) -> NDArray[np.int16]:
-        load = np.array([link.outstanding for link in self._roster.links], np.float64)
+    def _choose(self, layer: int, experts: Ids, tried: frozenset[str]) -> int | Owners:
+        table, links = self._roster.table, self._roster.links
+        if not tried:
+            sole = table.sole[layer]
+            if sole != NOBODY:
+                return sole
+            if not table.replicated[layer]:
+                return table.settled(layer, experts)
         without = None
         if tried:
-            without = np.array([link.address.worker_id in tried for link in self._roster.links])
-        return self._roster.table.choose(layer, experts, load, without)
+            without = np.array([link.address.worker_id in tried for link in links])
+        load = np.array([link.outstanding for link in links], np.float64)
+        return table.choose(layer, experts, load, without)
 
     def _send(self, layer: int, flight: RowsInFlight, part: Part) -> None:
         link = self._roster.links[part.worker]
         request_id = link.next_request_id()
-        x, pairs = flight.x, part.pairs
-        if len(part.rows) != len(x):
-            x = x.index_select(0, torch.tensor(part.rows))
-        message = encode_request(
-            DispatchRequest(
-                request_id=request_id,
-                epoch=self._epoch,
-                layer=flight.layer_number,
-                x=x,
-                counts=np.array(part.counts, np.uint8),
-                combine=np.array(part.whole, np.bool_),
-                experts=flight.experts.take(pairs).astype(np.uint16),
-                weights=flight.weights.take(pairs),
-            )
+        x, experts, weights = flight.sections(part)
+        message = request_message(
+            request_id,
+            self._epoch,
+            flight.layer_number,
+            x,
+            bytes(part.counts),
+            bytes(part.whole),
+            experts,
+            weights,
         )
         call = Call(
             layer=layer,
-            rows=sum(part.answer_sizes()),
-            pairs=len(pairs),
+            rows=part.answer_rows,
+            pairs=len(part.pairs),
             replied=partial(flight.replied, part),
             failed=partial(flight.failed, part, link.address.worker_id),
         )

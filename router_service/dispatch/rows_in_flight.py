@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kimi_k2.combine import combine
 from kimi_k2.experts import RoutedRows
+from router_service.dispatch.live_table import Ids, Owners
 from wire.errors import OrreryError
 
 
@@ -33,7 +34,7 @@ class Part:
     rows: list[int] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
     whole: list[bool] = field(default_factory=list)
-    pairs: list[int] = field(default_factory=list)
+    pairs: list[int] | range = field(default_factory=list)
 
     def add(self, row: int, pair: int, whole: bool) -> None:
         """Rows, and pairs within a row, have to come ascending."""
@@ -43,6 +44,7 @@ class Part:
             self.rows.append(row)
             self.counts.append(1)
             self.whole.append(whole)
+        assert isinstance(self.pairs, list)
         self.pairs.append(pair)
 
     def pairs_by_row(self) -> Iterator[tuple[int, Sequence[int]]]:
@@ -51,13 +53,18 @@ class Part:
             yield row, self.pairs[start : start + count]
             start += count
 
+    @property
+    def answer_rows(self) -> int:
+        """Of the answer's tensor."""
+        return len(self.rows) if all(self.whole) else sum(self.answer_sizes())
+
     def answer_sizes(self) -> list[int]:
         """Rows of the answer that belong to each row."""
         pairs = zip(self.whole, self.counts, strict=True)
         return [1 if whole else count for whole, count in pairs]
 
 
-Choose = Callable[[NDArray[np.int64], frozenset[str]], NDArray[np.int16]]
+Choose = Callable[[Ids, frozenset[str]], int | Owners]
 Send = Callable[["RowsInFlight", Part], None]
 
 
@@ -69,14 +76,17 @@ class RowsInFlight:
 
     The split is done on lists: the rows of a step are few, and a numpy call on few elements
     takes longer than a loop over them.
+
+    done: the combined rows; an exception only where something was not foreseen.
     """
 
     def __init__(
         self,
         x: Tensor,
-        experts: NDArray[np.int64],
+        experts: Ids,
         weights: NDArray[np.float32],
         layer_number: int,
+        device: torch.device,
         choose: Choose,
         send: Send,
     ) -> None:
@@ -85,7 +95,9 @@ class RowsInFlight:
         Args:
             x: [T, hidden] on CPU.
             experts, weights: [T, top_k], ascending experts in each row.
-            choose: owners for [rows, top_k] experts, avoiding workers by id; -1 for none.
+            device: of the result.
+            choose: owners for [rows, top_k] experts, avoiding workers by id, -1 for none; or one
+                owner of them all.
             send: encodes a part and hands it over; one of `replied` and `failed` follows.
         """
         self.x = x
@@ -93,13 +105,14 @@ class RowsInFlight:
         self.weights = weights
         self.top_k = experts.shape[1]
         self.layer_number = layer_number
+        self.done: asyncio.Future[RoutedRows] = asyncio.get_running_loop().create_future()
+        self._device = device
         self._choose = choose
         self._send = send
         self._open = 0
         self._combined: list[tuple[Sequence[int], Tensor]] = []
-        self._single: list[tuple[list[int], Tensor]] = []
+        self._single: list[tuple[Sequence[int], Tensor]] = []
         self._missing: dict[int, tuple[int, int]] = {}
-        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def start(self, rows: Sequence[int], broken: Sequence[int] = ()) -> None:
         """Splits and sends `rows`, ascending; those without an owner are parked.
@@ -110,10 +123,18 @@ class RowsInFlight:
         if broken:
             nan = self.x.new_full((len(broken), self.x.shape[1]), torch.nan)
             self._combined.append((broken, nan))
-        k = self.top_k
         self._open += 1
-        self._split(rows, [(row, range(row * k, row * k + k)) for row in rows], frozenset())
+        self._split(rows, None, frozenset())
         self._close_one()
+
+    def sections(self, part: Part) -> tuple[Tensor, Ids, NDArray[np.float32]]:
+        """Rows, experts and weights of a part, as a message wants them."""
+        x = self.x
+        if len(part.pairs) == self.experts.size:
+            return x, self.experts, self.weights
+        if len(part.rows) != len(x):
+            x = x.index_select(0, torch.tensor(part.rows))
+        return x, self.experts.take(part.pairs), self.weights.take(part.pairs)
 
     def replied(self, part: Part, answer: Tensor) -> None:
         """Takes a part's answer: for each row one combined row, or one row an expert."""
@@ -131,32 +152,32 @@ class RowsInFlight:
             self._split(part.rows, part.pairs_by_row(), part.tried | {worker_id})
         except Exception as failure:  # noqa: BLE001
             # Whoever waits for the rows has to hear of it; the link is not at fault.
-            if not self._done.done():
-                self._done.set_exception(failure)
+            if not self.done.done():
+                self.done.set_exception(failure)
         self._close_one()
-
-    async def result(self, device: torch.device) -> RoutedRows:
-        """Waits for the last part; the combined rows on `device`."""
-        await self._done
-        # The caller may write to them, in whatever mode it is.
-        with torch.inference_mode(False):
-            rows = self._rows(device)
-        if not self._missing:
-            return RoutedRows(rows=rows)
-        parked = torch.zeros(len(self.experts), dtype=torch.bool)
-        parked[list(self._missing)] = True
-        return RoutedRows(rows=rows, parked=parked, missing=self._missing)
 
     def _split(
         self,
         rows: Sequence[int],
-        pairs_by_row: Iterable[tuple[int, Sequence[int]]],
+        pairs_by_row: Iterable[tuple[int, Sequence[int]]] | None,
         tried: frozenset[str],
     ) -> None:
+        """`pairs_by_row`: what is asked for; None: all experts of all the rows."""
+        if not rows:
+            return
         k = self.top_k
         experts = self.experts if len(rows) == len(self.experts) else self.experts[rows]
+        chosen = self._choose(experts, tried)
+        if isinstance(chosen, int):
+            owners_of = [[chosen] * k] * len(rows)
+            if pairs_by_row is None and len(rows) == len(self.experts):
+                self._send_everything(chosen, tried)
+                return
+        else:
+            owners_of = chosen.tolist()
+        if pairs_by_row is None:
+            pairs_by_row = [(row, range(row * k, row * k + k)) for row in rows]
         parts: dict[int, Part] = {}
-        owners_of = self._choose(experts, tried).tolist()
         for (row, pairs), owners in zip(pairs_by_row, owners_of, strict=True):
             if len(pairs) < k:
                 owners = [owners[pair - row * k] for pair in pairs]
@@ -172,6 +193,20 @@ class RowsInFlight:
             self._open += 1
             self._send(self, parts[owner])
 
+    def _send_everything(self, worker: int, tried: frozenset[str]) -> None:
+        """All experts of all rows to one worker, without a look at each of them."""
+        rows, k = self.experts.shape
+        self._open += 1
+        part = Part(
+            worker=worker,
+            tried=tried,
+            rows=list(range(rows)),
+            counts=[k] * rows,
+            whole=[True] * rows,
+            pairs=range(rows * k),
+        )
+        self._send(self, part)
+
     def _park(self, row: int, pair: int) -> None:
         expert = int(self.experts[row, pair - row * self.top_k])
         self._missing.setdefault(row, (self.layer_number, expert))
@@ -184,8 +219,30 @@ class RowsInFlight:
         self._combined.append((rows, answer[of_whole]))
         self._single.append((pairs, answer[~of_whole]))
 
-    def _rows(self, device: torch.device) -> Tensor:
+    def _finish(self) -> None:
+        try:
+            # Where one worker has answered for all rows, its answer is the result.
+            whole = self._combined[0] if len(self._combined) == 1 else None
+            if whole is not None and len(whole[0]) == len(self.x):
+                rows = whole[1].to(self._device)
+            else:
+                rows = self._rows()
+            if rows.is_inference():
+                with torch.inference_mode(False):
+                    rows = rows.clone()
+        except Exception as failure:  # noqa: BLE001
+            self.done.set_exception(failure)
+            return
+        if not self._missing:
+            self.done.set_result(RoutedRows(rows=rows))
+            return
+        parked = torch.zeros(len(self.experts), dtype=torch.bool)
+        parked[list(self._missing)] = True
+        self.done.set_result(RoutedRows(rows=rows, parked=parked, missing=self._missing))
+
+    def _rows(self) -> Tensor:
         """[T, hidden]; rows that were not asked for, or are parked, may be zero."""
+        device = self._device
         parts = [*self._combined]
         if self._single:
             rows, values = self._combine_here(device)
@@ -216,5 +273,5 @@ class RowsInFlight:
 
     def _close_one(self) -> None:
         self._open -= 1
-        if self._open == 0 and not self._done.done():
-            self._done.set_result(None)
+        if self._open == 0 and not self.done.done():
+            self._finish()

@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import grpc
 import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.metrics import RouterMetrics
 from router_service.dispatch.call import Call
+from router_service.dispatch.connection import Connection
 from router_service.dispatch.fitness import Requirements
 from router_service.dispatch.link_stats import LinkStats
 from router_service.dispatch.open_calls import OpenCalls
@@ -21,6 +21,7 @@ from router_service.dispatch.options import DispatchOptions
 from wire.channels import open_channel
 from wire.clients.expert_worker import ExpertWorkerClient
 from wire.codec import decode_answer
+from wire.envelope import Message
 from wire.errors import (
     BadFrameError,
     DeadlineExceededError,
@@ -32,10 +33,8 @@ from wire.errors import (
     error_for,
 )
 from wire.frames import ErrorReply
-from wire.outbox import Outbox
+from wire.generated import orrery_pb2 as pb
 from wire.placement import WorkerAddress
-from wire.services import END_OF_STREAM, dispatch_stream
-from wire.status import error_of
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +74,8 @@ class WorkerLink:
         self._strikes = 0
         self._failures = 0
         self._next_id = 1
-        self._outbox: Outbox | None = None
+        self._connection: Connection | None = None
+        self._fallback = ""
         self._connected = False
         self._ask_again = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -117,12 +117,12 @@ class WorkerLink:
         self._next_id += 1
         return number
 
-    def send(self, request_id: int, message: bytes, call: Call) -> None:
+    def send(self, request_id: int, message: Message, call: Call) -> None:
         """Hands a message over; the link must be usable."""
         self._calls.add(request_id, call)
         self.stats.sent(len(message))
-        if self._outbox is not None:
-            self._outbox.put(message)
+        if self._connection is not None:
+            self._connection.carrier.put(message)
 
     def retire(self) -> None:
         """Sends nothing more, and closes once all calls have ended."""
@@ -143,13 +143,15 @@ class WorkerLink:
             "usable": self.usable,
             "refusal": self._refusal,
             "outstanding": self.outstanding,
+            "carrier": self._connection.carrier.name if self._connection else None,
+            "fallback": self._fallback,
             **self.stats.snapshot(),
         }
 
     async def _stay_connected(self) -> None:
         while not self._retired:
             try:
-                await self._connection()
+                await self._connect()
             except OrreryError as error:
                 self._lose(error)
             except asyncio.CancelledError:
@@ -162,7 +164,7 @@ class WorkerLink:
             await asyncio.sleep(self._options.backoff(self._failures))
             self._failures += 1
 
-    async def _connection(self) -> None:
+    async def _connect(self) -> None:
         """One connection, to its end.
 
         Raises:
@@ -171,28 +173,39 @@ class WorkerLink:
         async with open_channel(self.address.address) as channel:
             client = ExpertWorkerClient(self.address.address, channel)
             self._ask_again.clear()
-            await self._ask(client)
-            if self._refusal is not None:
+            description = await client.describe(timeout_s=self._options.describe_s)
+            if self._requirements.refusal(description, self.term) is not None:
+                self._judge(description)
                 return
-            self._failures = 0
-            self._connected = True
-            stream = dispatch_stream(channel)(metadata=(("orrery-router", self._router_id),))
-            # Whoever reads sees the same end of the stream, and says why.
-            broken = (grpc.aio.AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError)
-            self._outbox = Outbox(stream.write, lambda: None, broken)
-            asking = self._loop.create_task(self._keep_asking(client, stream))
+            connection = await Connection.open(
+                channel, self._router_id, description, self._options, self._take, self._lose
+            )
+            self._connection = connection
+            asking = self._loop.create_task(self._keep_asking(client, connection))
             try:
-                await self._read(stream)
+                self._failures = 0
+                self._connected = True
+                self._note_carrier(connection)
+                self._judge(description)
+                await connection.read(self._take)
             finally:
                 self._connected = False
-                stream.cancel()
-                self._outbox.close()
+                connection.close()
                 asking.cancel()
                 await asyncio.gather(asking, return_exceptions=True)
-        raise UnavailableError("the worker ended the stream")
+
+    def _note_carrier(self, connection: Connection) -> None:
+        self.stats.carried_by(connection.carrier.name)
+        if connection.fallback and connection.fallback != self._fallback:
+            reason = connection.fallback
+            _log.info("worker %s is reached inline: %s", self.address.worker_id, reason)
+        self._fallback = connection.fallback
 
     async def _ask(self, client: ExpertWorkerClient) -> None:
-        description = await client.describe(timeout_s=self._options.describe_s)
+        self._judge(await client.describe(timeout_s=self._options.describe_s))
+
+    def _judge(self, description: pb.WorkerDescription) -> None:
+        """Takes over what a worker says of itself, and whether it can be used."""
         refusal = self._requirements.refusal(description, self.term)
         if refusal is not None and refusal != self._refusal:
             _log.warning("worker %s is not used: %s", self.address.worker_id, refusal)
@@ -200,7 +213,7 @@ class WorkerLink:
         self.held = self._requirements.held(description)
         self._tell()
 
-    async def _keep_asking(self, client: ExpertWorkerClient, stream: Any) -> None:
+    async def _keep_asking(self, client: ExpertWorkerClient, connection: Connection) -> None:
         """Asks again while there is doubt about the worker, or while it lacks something."""
         idle = 0
         while True:
@@ -209,12 +222,12 @@ class WorkerLink:
             await asyncio.sleep(self._options.backoff(max(idle, self._strikes)))
             try:
                 await self._ask(client)
-            except OrreryError:
-                stream.cancel()
+            except OrreryError as error:
+                connection.end(UnavailableError(f"the worker did not say how it is: {error}"))
                 return
-            except Exception:  # noqa: BLE001
+            except Exception as error:  # noqa: BLE001
                 _log.exception("asking worker %s failed", self.address.worker_id)
-                stream.cancel()
+                connection.end(InternalError(f"{type(error).__name__}: {error}"))
                 return
             idle += 1
             if self._refusal is not None or (self.wanted & ~self.held).any():
@@ -222,19 +235,7 @@ class WorkerLink:
             else:
                 idle = 0
 
-    async def _read(self, stream: Any) -> None:
-        try:
-            while (message := await stream.read()) is not END_OF_STREAM:
-                self._take(message)
-        except grpc.aio.AioRpcError as failure:
-            raise error_of(failure) from failure
-        except asyncio.CancelledError:
-            # Raised both when this task is cancelled and when a helper cancelled the stream.
-            if self._task.cancelling():
-                raise
-            raise UnavailableError("the worker did not say how it is") from None
-
-    def _take(self, message: bytes) -> None:
+    def _take(self, message: Message) -> None:
         answer = decode_answer(message)
         call = self._calls.end(answer.request_id)
         if call is None:

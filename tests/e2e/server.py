@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import queue
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -16,17 +15,12 @@ from pathlib import Path
 
 import psutil
 
+from tests.support.ports import free_port
 from tests.support.processes import MARK, marked, wait_for_none
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 240.0
 STOP_SECONDS = 40.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Orrery:

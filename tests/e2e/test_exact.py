@@ -112,7 +112,7 @@ def test_flags_do_what_they_say(orrery: Orrery) -> None:
     orrery.wait_for("ready: ")
     done = orrery.run("status", "--json")
     found = json.loads(done.stdout)
-    held = [p for p in found["processes"] if p["role"] == "expert"]
+    held = [p for p in found["processes"] if p["role"] == "expert" and not p["spare"]]
     assert len(held) == 3
     layers = sorted(layer for process in held for layer in process["layers"])
     assert layers == [1, 2, 3, 4]

@@ -25,7 +25,7 @@ def aborted(served: Orrery) -> float:
     total = 0.0
     with httpx.Client(timeout=10, trust_env=False) as http:
         for target in http.get(f"{status['admin']}/sd").json():
-            if target["labels"]["role"] == "router":
+            if target["labels"]["role"] == "router" and "page" not in target["labels"]:
                 text = http.get(f"http://{target['targets'][0]}/metrics").text
                 total += sum(
                     float(line.split()[-1])

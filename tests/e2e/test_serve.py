@@ -81,9 +81,21 @@ def test_chat_through_the_openai_sdk(client: openai.OpenAI) -> None:
     assert usage.completion_tokens == whole.usage.completion_tokens > 0
 
 
+def at_rest(served: Orrery) -> dict[str, Any]:
+    """The status once everybody is ready, the spare too."""
+    end = time.monotonic() + 60
+    while True:
+        found = status(served)
+        rows = found["processes"]
+        ready = found["state"] == "ready" and all(p["state"] == "ready" for p in rows)
+        if ready and found["change"] is None and any(p["spare"] for p in rows):
+            return found
+        assert time.monotonic() < end, found
+        time.sleep(0.3)
+
+
 def test_status_knows_every_process(served: Orrery) -> None:
-    found = status(served)
-    assert found["state"] == "ready"
+    found = at_rest(served)
     assert found["url"] == served.url
     by_role: dict[str, list[dict[str, Any]]] = {}
     for process in found["processes"]:
@@ -95,7 +107,7 @@ def test_status_knows_every_process(served: Orrery) -> None:
         "controller": 1,
         "gateway": 1,
         "router": 1,
-        "expert": 4,
+        "expert": 5,
     }
     assert sum(process["experts"] for process in by_role["expert"]) == 4 * 384
     assert {layer for process in by_role["expert"] for layer in process["layers"]} == {1, 2, 3, 4}
@@ -104,6 +116,7 @@ def test_status_knows_every_process(served: Orrery) -> None:
     table = served.run("status")
     assert table.returncode == 0
     assert "expert-3" in table.stdout
+    assert "stands by" in table.stdout
 
 
 def test_every_metrics_port_is_found_and_answers(served: Orrery) -> None:
@@ -148,13 +161,29 @@ def test_a_worker_killed_in_mid_answer_changes_nothing(
     assert thought + said == "".join(
         "" if part == "None" else part for part in expected.split("|", 1)
     )
-    end = time.monotonic() + 60
-    while (found := status(served))["state"] != "ready":
-        assert time.monotonic() < end, found
-        time.sleep(0.5)
-    again = next(p for p in found["processes"] if p["id"] == "expert-1")
-    assert again["pid"] != victim["pid"]
-    assert again["restarts"] == 1
+    rows = {p["id"]: p for p in at_rest(served)["processes"]}
+    assert rows["expert-1"]["pid"] != victim["pid"]
+    assert rows["expert-1"]["restarts"] == 1
+    assert rows["expert-1"]["spare"]
+    assert rows["expert-4"]["experts"] == victim["experts"]
+    events = served.run("events")
+    assert "member_died expert-1: its process is gone" in events.stdout
+    assert "experts_recovered" in events.stdout
+
+
+def test_fewer_and_more_workers_while_it_answers(served: Orrery, client: openai.OpenAI) -> None:
+    expected = ask(client)
+    done = served.run("scale", "experts=3", seconds=120)
+    assert done.returncode == 0, done.stderr
+    assert "asked: 3 expert workers" in done.stdout
+    assert "member_left" in done.stdout
+    assert ask(client) == expected
+    assert served.run("scale", "experts=4", seconds=120).returncode == 0
+    assert ask(client) == expected
+    refused = served.run("drain", "expert-99")
+    assert refused.returncode == 1
+    assert "no expert worker or node expert-99" in refused.stderr
+    assert len([p for p in at_rest(served)["processes"] if p["role"] == "expert"]) == 5
 
 
 def test_a_second_server_is_refused(served: Orrery, orrery: Orrery) -> None:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
 import numpy as np
 import torch
 
 from router_service.dispatch import RemoteExperts
 from tests.support.expert_workers import ExpertModel
+from wire.carriers.agreement import enter, local_wish
+from wire.carriers.carrier import INLINE
+from wire.carriers.framed_socket import FramedSocket
+from wire.channels import open_channel
+from wire.envelope import Message
+from wire.errors import OrreryError
 from wire.frames import DispatchRequest
 from wire.placement import Epoch
+from wire.services import dispatch_stream
 
 TERM = 5
 
@@ -39,3 +51,36 @@ def request(model: ExpertModel, request_id: int, rows: int = 3, seed: int = 0) -
         experts=idx.numpy().astype(np.uint16).ravel(),
         weights=weights.numpy().ravel(),
     )
+
+
+class LocalTalk:
+    """A local socket with the methods of a stream."""
+
+    def __init__(self, connection: Any) -> None:
+        self._answers: asyncio.Queue[Message | OrreryError] = asyncio.Queue()
+        self.carrier = FramedSocket(connection, self._answers.put_nowait, self._answers.put_nowait)
+
+    async def write(self, message: Message) -> None:
+        self.carrier.put(message)
+
+    async def read(self) -> Message:
+        """Raises what the connection has ended with."""
+        answer = await self._answers.get()
+        if isinstance(answer, OrreryError):
+            raise answer
+        return answer
+
+
+@asynccontextmanager
+async def talking(address: str, carrier: str) -> AsyncIterator[Any]:
+    """What has the `write` and `read` of a stream to a worker, by the carrier."""
+    async with open_channel(address) as channel:
+        if carrier == INLINE:
+            stream = dispatch_stream(channel)()
+            yield stream
+        else:
+            stream = dispatch_stream(channel)(metadata=local_wish())
+            talk = LocalTalk(await enter(await stream.initial_metadata(), 5.0))
+            yield talk
+            talk.carrier.close()
+        stream.cancel()

@@ -24,6 +24,7 @@ from kimi_k2.numerics import Numerics, prove_numerics
 from monitoring.metrics import RouterMetrics
 from router_service.dispatch import DispatchOptions, RemoteExperts
 from tests.support.deadline import wait_until_async
+from wire.carriers.carrier import CarrierChoice
 from wire.placement import Epoch, Placement, WorkerAddress
 
 REPOSITORY = Path(__file__).parents[2]
@@ -131,15 +132,20 @@ def placement(
 
 
 def worker_config(
-    model: Path, worker_id: str, experts: Mapping[int, Sequence[int]]
+    model: Path,
+    worker_id: str,
+    experts: Mapping[int, Sequence[int]],
+    carrier: CarrierChoice = "auto",
 ) -> WorkerConfig:
-    return WorkerConfig(worker_id=worker_id, model=model, experts=experts)
+    return WorkerConfig(worker_id=worker_id, model=model, experts=experts, carrier=carrier)
 
 
 @asynccontextmanager
-async def serving(model: Path, grid: Grid) -> AsyncIterator[dict[str, WorkerService]]:
+async def serving(
+    model: Path, grid: Grid, carrier: CarrierChoice = "auto"
+) -> AsyncIterator[dict[str, WorkerService]]:
     """Workers of this process, ready; stopped at the end."""
-    services = {w: WorkerService(worker_config(model, w, grid[w])) for w in grid}
+    services = {w: WorkerService(worker_config(model, w, grid[w], carrier)) for w in grid}
     try:
         for service in services.values():
             await service.start()
@@ -160,12 +166,16 @@ class WorkerProcess:
 
 @contextmanager
 def worker_process(
-    model: Path, worker_id: str, experts: str, listen: str = "127.0.0.1:0"
+    model: Path,
+    worker_id: str,
+    experts: str,
+    listen: str = "127.0.0.1:0",
+    temporary: Path = Path("/tmp"),
 ) -> Iterator[WorkerProcess]:
     """`python -m experts_service`, ready; killed at the end if it still runs."""
     command = [sys.executable, "-m", "experts_service", "--model", str(model)]
     command += ["--worker-id", worker_id, "--experts", experts, "--listen", listen]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(temporary)}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY, env=environment
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from kimi_k2.arithmetic import Numerics
 from kimi_k2.config import ModelConfig
-from kimi_k2.expert_ffn import ExpertWeights
+from kimi_k2.expert_weights import ExpertWeights
 from kimi_k2.local_experts import LocalExperts
 from kimi_k2.model import Model
 from kimi_k2.numerics import prove_numerics
@@ -20,12 +21,17 @@ from tests.support.checkpoints import Preset, config_dict, random_tensors
 
 
 def random_model(
-    config_overrides: Mapping[str, Any] | None = None, seed: int = 0, preset: Preset = "tiny"
+    config_overrides: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    preset: Preset = "tiny",
+    kernels: bool = True,
 ) -> tuple[Model, LocalExperts]:
-    """A float32 model on CPU and its experts, ready to run."""
+    """A float32 model on CPU and its experts, ready to run; with torch alone, or with kernels."""
     config = ModelConfig.from_dict(config_dict(config_overrides, "float32", preset))
     tensors = random_tensors(config, seed)
     numerics = prove_numerics(config)
+    if not kernels:
+        numerics = replace(numerics, segments={})
     weights = router_weights(config, tensors, torch.float32, "cpu", numerics.arrange)
     experts = stacked_experts(config, tensors)
     if numerics.segments:

@@ -8,19 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.markdown import anchors
+
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
-HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
 
 
 def pages(root: Path) -> list[Path]:
     """Hand-written Markdown of the repository."""
     return sorted([*root.glob("*.md"), *(root / "docs").rglob("*.md")])
-
-
-def anchors(page: Path) -> set[str]:
-    """The fragments that a page's headings can be linked by."""
-    found = HEADING.findall(page.read_text(encoding="utf-8"))
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
 
 
 def test_every_relative_link_leads_somewhere(repository: Path) -> None:

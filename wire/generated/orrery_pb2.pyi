@@ -60,7 +60,7 @@ class LayerExperts(_message.Message):
     def __init__(self, layer: _Optional[int] = ..., experts: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class WorkerDescription(_message.Message):
-    __slots__ = ("worker_id", "state", "epoch", "model_hash", "fingerprint", "dtype", "device", "hidden_size", "experts", "experts_loaded", "experts_assigned", "memory_bytes", "tokens_total", "error", "metrics_address", "pid")
+    __slots__ = ("worker_id", "state", "epoch", "model_hash", "fingerprint", "dtype", "device", "hidden_size", "experts", "experts_loaded", "experts_assigned", "memory_bytes", "tokens_total", "error", "metrics_address", "pid", "carriers")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -77,6 +77,7 @@ class WorkerDescription(_message.Message):
     ERROR_FIELD_NUMBER: _ClassVar[int]
     METRICS_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
+    CARRIERS_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     state: WorkerState
     epoch: Epoch
@@ -93,7 +94,8 @@ class WorkerDescription(_message.Message):
     error: str
     metrics_address: str
     pid: int
-    def __init__(self, worker_id: _Optional[str] = ..., state: _Optional[_Union[WorkerState, str]] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., model_hash: _Optional[str] = ..., fingerprint: _Optional[str] = ..., dtype: _Optional[str] = ..., device: _Optional[str] = ..., hidden_size: _Optional[int] = ..., experts: _Optional[_Iterable[_Union[LayerExperts, _Mapping]]] = ..., experts_loaded: _Optional[int] = ..., experts_assigned: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., tokens_total: _Optional[int] = ..., error: _Optional[str] = ..., metrics_address: _Optional[str] = ..., pid: _Optional[int] = ...) -> None: ...
+    carriers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, worker_id: _Optional[str] = ..., state: _Optional[_Union[WorkerState, str]] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., model_hash: _Optional[str] = ..., fingerprint: _Optional[str] = ..., dtype: _Optional[str] = ..., device: _Optional[str] = ..., hidden_size: _Optional[int] = ..., experts: _Optional[_Iterable[_Union[LayerExperts, _Mapping]]] = ..., experts_loaded: _Optional[int] = ..., experts_assigned: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., tokens_total: _Optional[int] = ..., error: _Optional[str] = ..., metrics_address: _Optional[str] = ..., pid: _Optional[int] = ..., carriers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class LoadRequest(_message.Message):
     __slots__ = ("epoch", "experts")

@@ -5,6 +5,7 @@ A batch is one flat row of a fixed number of tokens. Documents never see each ot
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import itertools
 import lzma
@@ -71,6 +72,34 @@ def tokenize_corpus(corpus: Path, model: Path, workers: int) -> tuple[dict[str, 
     return {name: train for name, train, _ in rows}, {name: test for name, _, test in rows}
 
 
+def load_corpus(path: Path) -> tuple[dict[str, list[np.ndarray]], dict[str, list[np.ndarray]]]:
+    """Training and held-out documents as `main` wrote them."""
+    data, out = np.load(path), ({}, {})
+    for part, documents in zip(("train", "test"), out, strict=True):
+        for name in sorted({key.split("/")[1] for key in data.files if key.startswith(part)}):
+            documents[name] = np.split(data[f"{part}/{name}/ids"], data[f"{part}/{name}/lengths"].cumsum()[:-1])
+    return out
+
+
+def main() -> None:
+    """Tokenize the corpus once for all runs: python batches.py --corpus CORPUS --model .. --out text.npz"""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    for name in ("--corpus", "--model", "--out"):
+        parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--workers", type=int, default=cores())
+    args = parser.parse_args()
+    arrays = {}
+    for part, documents in zip(("train", "test"), tokenize_corpus(args.corpus, args.model, args.workers), strict=True):
+        for name, rows in documents.items():
+            if rows:
+                arrays[f"{part}/{name}/ids"] = np.concatenate(rows)
+                arrays[f"{part}/{name}/lengths"] = np.array([len(row) for row in rows])
+    temporary = args.out.with_suffix(".tmp.npz")
+    np.savez(temporary, **arrays)
+    temporary.rename(args.out)
+    print({key: len(value) for key, value in arrays.items() if key.endswith("ids")})
+
+
 def text_stream(documents: dict[str, list[np.ndarray]], seed: int) -> Iterator[np.ndarray]:
     """Chunks of up to 4,096 tokens, epoch after epoch; the dictionary and small domains come as often as they are."""
     rng = np.random.default_rng(seed)
@@ -86,28 +115,31 @@ def text_stream(documents: dict[str, list[np.ndarray]], seed: int) -> Iterator[n
             yield chunks[index]
 
 
-def conversation_stream(folder: Path, patience_s: float) -> Iterator[np.ndarray]:
-    """Files in order of number; waits for one that is still being written, begins again when none comes."""
-    number = 0
+def conversation_stream(folder: Path, patience_s: float, rank: int, ranks: int) -> Iterator[np.ndarray]:
+    """This rank's files (every `ranks`-th) in order of number; the first is waited for at length, a later one for
+    `patience_s`, and if it does not come, one that was read before is read again."""
+    number, rng = rank, np.random.default_rng(rank)
     while True:
         path, waited = folder / f"conv-{number:05}.npz", 0.0
-        while not path.exists() and waited < patience_s:
-            time.sleep(0.25)
-            waited += 0.25
-        if not path.exists():
-            number = 0
-            continue
+        while not path.exists() and waited < (patience_s if number > rank else 300.0):
+            time.sleep(0.05)
+            waited += 0.05
+        if path.exists():
+            number += ranks
+        else:
+            path = folder / f"conv-{rank + ranks * int(rng.integers(0, number // ranks)):05}.npz"
         data = np.load(path)
         ends = data["lengths"].cumsum()
         ids = data["ids"]
         for begin, end in zip(ends - data["lengths"], ends, strict=True):
             yield ids[begin:end]
-        number += 1
 
 
-def pack(text: Iterator[np.ndarray], chat: Iterator[np.ndarray], share: float, size: int, rng: np.random.Generator) -> Batch:
-    """`size` tokens of which about `share` are conversations. In text every token is learnt."""
+def pack(text: Iterator[np.ndarray], chat: Iterator[np.ndarray], share: float, size: int, rng: np.random.Generator, emphasis: float = 1.0) -> Batch:
+    """`size` tokens of which about `share` are conversations. In text every token is learnt, with weight 1; what is
+    learnt of conversations has the weight `emphasis`."""
     parts: list[np.ndarray] = []
+    weights: list[float] = []
     total, chat_total = 0, 0
     while total < size + 1 and len(parts) < MAX_DOCUMENTS:
         wanted = chat_total < share * total if total else rng.random() < share
@@ -116,6 +148,7 @@ def pack(text: Iterator[np.ndarray], chat: Iterator[np.ndarray], share: float, s
         chat_total += len(ids) if wanted else 0
         total += len(ids)
         parts.append(ids)
+        weights.append(emphasis if wanted else 1.0)
     flat = np.concatenate(parts).astype(np.int64)
     flat = np.pad(flat, (0, max(0, size + 1 - len(flat))))
     lengths = np.array([len(p) for p in parts])
@@ -123,7 +156,8 @@ def pack(text: Iterator[np.ndarray], chat: Iterator[np.ndarray], share: float, s
     cu = np.minimum(starts, size)
     cu[-1] = size
     positions = np.arange(size) - np.repeat(cu[:-1], np.diff(cu))
-    learnt = (flat[1:] & LEARNT > 0).astype(np.float32)
+    weight = np.pad(np.repeat(np.array(weights, dtype=np.float32), lengths), (0, max(0, size + 1 - total)))
+    learnt = (flat[1:] & LEARNT > 0) * weight[1:]
     firsts = starts[1:-1] - 1
     learnt[firsts[firsts < size]] = 0
     padded = np.full(MAX_DOCUMENTS + 1, size, dtype=np.int32)
@@ -144,6 +178,8 @@ def prefetch(make: Callable[[], Batch], device: torch.device, depth: int = 6) ->
     ready: queue.Queue[Batch] = queue.Queue(depth)
 
     def work() -> None:
+        if device.type == "cuda" and device.index is not None:
+            torch.cuda.set_device(device)
         while True:
             batch = make()
             if device.type == "cuda":
@@ -157,3 +193,7 @@ def prefetch(make: Callable[[], Batch], device: torch.device, depth: int = 6) ->
 
 def cores() -> int:
     return max(1, (os.cpu_count() or 2) - 2)
+
+
+if __name__ == "__main__":
+    main()

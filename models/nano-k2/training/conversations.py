@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import tiktoken
 
 import arithmetic
 import knowledge
+import lookup
 import smalltalk
 import tokenizer
 import toolcalls
@@ -27,23 +29,29 @@ from chat import Conversation, check_template, segments
 from words import Words
 
 LEARNT = 1 << 15
-KINDS = ("tools", "chain", "missing", "unfitting", "unneeded", "arithmetic", "smalltalk", "knowledge")
+KINDS = ("tools", "chain", "missing", "unfitting", "unneeded", "arithmetic", "smalltalk", "knowledge", "lookup")
 
 
 def plain(words: Words) -> Conversation:
     """A conversation without tools."""
     style = words.rng.random()
-    if style < 0.36:
-        return arithmetic.conversation(words)
-    return smalltalk.conversation(words) if style < 0.62 else knowledge.conversation(words)
-
-
-def conversation(words: Words) -> Conversation:
-    """By number: 34% with tools in use, 6% with tools that are not needed, the rest plain."""
-    style = words.rng.random()
     if style < 0.34:
+        return arithmetic.conversation(words)
+    return smalltalk.conversation(words) if style < 0.64 else knowledge.conversation(words)
+
+
+def conversation(words: Words, early: float = 0.0) -> Conversation:
+    """By number: 46% with tools in use, 5% with tools that are not needed, 7% copying, the rest plain.
+
+    `early` (1 at the very beginning of training, 0 later) puts copying in the place of that share of the others, up to half."""
+    if words.chance(0.5 * early):
+        return lookup.conversation(words)
+    style = words.rng.random()
+    if style < 0.46:
         return toolcalls.conversation(words)
-    return toolcalls.unneeded(words, plain(words)) if style < 0.40 else plain(words)
+    if style < 0.53:
+        return lookup.conversation(words)
+    return toolcalls.unneeded(words, plain(words)) if style < 0.58 else plain(words)
 
 
 def encode(conversation: Conversation, encoding: tiktoken.Encoding) -> np.ndarray:
@@ -55,15 +63,15 @@ def encode(conversation: Conversation, encoding: tiktoken.Encoding) -> np.ndarra
     return np.concatenate(parts)
 
 
-def write_file(job: tuple[Path, Path, Path, int, int, int]) -> int:
-    """Worker: one file of about `size` tokens."""
-    corpus, model, out, seed, number, size = job
+def write_file(job: tuple[Path, Path, Path, int, int, int, bool]) -> int:
+    """Worker: one file of about `size` tokens. The first sixteen files are richer in copying."""
+    corpus, model, out, seed, number, size, test = job
     os.nice(5)
-    words = Words.of(wordnet.load(corpus / "lexicon.jsonl.xz"), seed * 100_003 + number, test=False)
+    words = Words.of(wordnet.load(corpus / "lexicon.jsonl.xz"), seed * 100_003 + number, test=test)
     encoding = tokenizer.load(model)
     chunks, kinds, total = [], [], 0
     while total < size:
-        made = conversation(words)
+        made = conversation(words, 0.0 if test else max(0.0, 1 - number / 16))
         ids = encode(made, encoding)
         if len(ids) <= 4096:
             chunks.append(ids)
@@ -84,17 +92,19 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=2_000_000, help="tokens a file")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--test", action="store_true", help="of the test split")
     parser.add_argument("--show", type=int, default=0)
     args = parser.parse_args()
     if args.show:
         words = Words.of(wordnet.load(args.corpus / "lexicon.jsonl.xz"), args.seed, test=False)
+        print(Counter(conversation(words).kind for _ in range(2000)))
         shown = [conversation(words) for _ in range(args.show)]
         check_template([conversation(words) for _ in range(2000)] + shown, args.model)
         for each in shown:
             print(each.kind, "|", "".join(text for text, _ in segments(each)), "\n")
         return
     args.out.mkdir(parents=True, exist_ok=True)
-    jobs = [(args.corpus, args.model, args.out, args.seed, number, args.size) for number in range(args.files)]
+    jobs = [(args.corpus, args.model, args.out, args.seed, number, args.size, args.test) for number in range(args.files)]
     with multiprocessing.Pool(args.workers) as pool:
         print(sum(pool.imap(write_file, jobs)), "tokens")
 

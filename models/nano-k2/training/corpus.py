@@ -73,13 +73,6 @@ def sources() -> tuple[Source, ...]:
             root=doc + "python-django-doc/html",
             skip=r"genindex|/releases/|_modules|py-modindex",
         ),
-        Source(
-            domain="erlang",
-            package="erlang-doc",
-            licence="Apache-2.0",
-            root=doc + "erlang-doc",
-            skip=r"release_notes|/notes\.html|/wx[^/]*/doc|megaco|/edoc",
-        ),
         Source(domain="sqlalchemy", package="python-sqlalchemy-doc", licence="MIT", root=doc + "python-sqlalchemy-doc", skip=r"changelog|genindex"),
         Source(domain="nodejs", package="nodejs-doc", licence="MIT", root=doc + "nodejs/api", skip=r"all\.html"),
         Source(domain="cmake", package="cmake-doc", licence="BSD-3-Clause", root=doc + "cmake-data/html", skip=r"genindex|/release/"),
@@ -123,12 +116,6 @@ def sources() -> tuple[Source, ...]:
             skip=r"genindex|doxygen|ReleaseNotes",
         ),
         Source(
-            domain="boost", package="libboost1.74-doc", licence="BSL-1.0", root=doc + "libboost1.74-doc", skip=r"/src/|/boost_1|release_notes|BOOST_"
-        ),
-        Source(
-            domain="ghc", package="ghc-doc", licence="BSD-3-Clause", root=doc + "ghc-doc", skip=r"genindex|/src/|doc-index|release-notes|-notes\.html"
-        ),
-        Source(
             domain="scipy", package="python-scipy-doc", licence="BSD-3-Clause", root=doc + "python-scipy-doc", skip=r"genindex|release\.|_modules"
         ),
         Source(domain="sympy", package="python-sympy-doc", licence="BSD-3-Clause", root=doc + "python-sympy-doc", skip=r"genindex|_modules"),
@@ -138,13 +125,6 @@ def sources() -> tuple[Source, ...]:
             licence="BSD-3-Clause",
             root=doc + "python-sklearn-doc",
             skip=r"genindex|whats_new|_modules",
-        ),
-        Source(
-            domain="statsmodels",
-            package="python-statsmodels-doc",
-            licence="BSD-3-Clause",
-            root=doc + "python-statsmodels-doc",
-            skip=r"genindex|/release/|_modules",
         ),
         Source(
             domain="astropy",

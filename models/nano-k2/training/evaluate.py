@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,12 @@ from torch import Tensor
 
 import arithmetic
 import knowledge
+import naturals
 import smalltalk
 import tokenizer
+import toolbox
 import toolcalls
+import toolspecs
 import wordnet
 from chat import Conversation, prompt
 from model import Model, ModelConfig
@@ -130,6 +134,11 @@ def calls_in(reply: str) -> list[tuple[str, Any]]:
     return calls
 
 
+def said(value: Any) -> str:
+    """How an answer writes a value."""
+    return {True: "true", False: "false"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+
+
 def first_turn(made: Conversation) -> Case | None:
     """The conversation up to its first calls, which are what is wanted."""
     for index, message in enumerate(made.messages):
@@ -142,13 +151,32 @@ def first_turn(made: Conversation) -> Case | None:
     return None
 
 
+def later_turn(made: Conversation) -> Case | None:
+    """The conversation up to calls that come after a tool's result; those calls are what is wanted."""
+    for index, message in enumerate(made.messages):
+        if message["role"] == "assistant" and message.get("tool_calls") and made.messages[index - 1]["role"] == "tool":
+            cut = Conversation(messages=made.messages[: index + 1], tools=made.tools, thinking=True)
+            wanted = [(call["id"], json.loads(call["function"]["arguments"])) for call in message["tool_calls"]]
+            return Case(prompt=prompt(cut), wanted=wanted)
+    return None
+
+
+def values_in(result: str) -> list[str]:
+    """What an answer that uses a tool's result must contain: every value of it, or the reason of an error."""
+    if result.startswith("{"):
+        return [said(value) for name, value in json.loads(result).items() if (name, value) != ("status", "ok")]
+    return [piece for piece in re.split(r"(?:^|, )[\w ]+: ", result) if piece]
+
+
 def result_turn(made: Conversation) -> Case | None:
-    """The conversation up to its last answer, which must hold every value of the results before it."""
-    last, before = made.messages[-1], made.messages[-2]
-    if last.get("tool_calls") or before["role"] != "tool":
+    """The conversation up to its last answer; wanted are the usual answer and every value of the results before it."""
+    last = made.messages[-1]
+    if last.get("tool_calls") or made.messages[-2]["role"] != "tool":
         return None
+    since = max(i for i, m in enumerate(made.messages) if m["role"] == "assistant" and m.get("tool_calls"))
+    values = [value for message in made.messages[since + 1 : -1] for value in values_in(message["content"])]
     cut = Conversation(messages=made.messages, tools=made.tools, thinking=True)
-    return Case(prompt=prompt(cut), wanted=last["content"])
+    return Case(prompt=prompt(cut), wanted=[last["content"], *values])
 
 
 def collect(make: Any, count: int) -> list[Case]:
@@ -163,6 +191,16 @@ def collect(make: Any, count: int) -> list[Case]:
 def plain_case(words: Words) -> Case:
     made = (smalltalk if words.chance(0.5) else knowledge).conversation(words)
     return Case(prompt=prompt(Conversation(messages=[made.messages[-2], made.messages[-1]])), wanted=made.messages[-1]["content"])
+
+
+def memory_case(words: Words) -> Case:
+    """A name or the like is asked for, some exchanges after it was told, below a system prompt."""
+    tell, reply, ask, back = smalltalk.remembered(words)
+    between = [smalltalk.small(words) for _ in range(words.rng.choice((0, 1, 2)))]
+    messages = [{"role": "system", "content": words.one(smalltalk.SYSTEMS)}]
+    for question, answer in ((tell, reply), *between, (ask, back)):
+        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return Case(prompt=prompt(Conversation(messages=messages)), wanted=back.split()[-1].rstrip("."))
 
 
 def sum_case(words: Words) -> Case:
@@ -218,10 +256,26 @@ def main() -> None:
     fixed = [Conversation(messages=[{"role": "user", "content": text}, {"role": "assistant", "content": ""}]) for text in FIXED]
     replies = greedy(model, encoding, [prompt(c) for c in fixed], 400, dtype)
     result["fixed"] = [[text, reply] for text, reply in zip(FIXED, replies, strict=True)]
-    judge("tool_calls_exact", collect(lambda: first_turn(toolcalls.with_calls(words)), args.count), 300, lambda c, r: calls_in(r) == c.wanted)
+
+    def calls_equal(case: Case, reply: str) -> bool:
+        return calls_in(reply) == case.wanted and reply.endswith("<|im_end|>")
+
+    def uses(case: Case, reply: str) -> bool:
+        return all(value in answer_of(reply) for value in case.wanted[1:]) and not loops(reply)
+
+    def asked(draw: Any = toolcalls.any_tool) -> Any:
+        return lambda: first_turn(toolcalls.with_calls(words, draw))
+
+    few = max(1, args.count // 3)
+    judge("tool_calls_exact", collect(asked(), args.count), 300, calls_equal)
+    judge("tool_calls_exact_curated", collect(asked(toolbox.family_tool), few), 300, calls_equal)
+    judge("tool_calls_exact_natural", collect(asked(naturals.natural_tool), few), 300, calls_equal)
+    judge("tool_calls_exact_random", collect(asked(toolspecs.random_tool), few), 300, calls_equal)
+    judge("later_calls_exact", collect(lambda: later_turn(toolcalls.chain(words)), few), 300, calls_equal)
     judge("no_call_right", collect(lambda: idle_case(words), args.count), 120, lambda c, r: "<|tool_call" not in r and r.endswith("<|im_end|>"))
     judge("arithmetic_right", collect(lambda: sum_case(words), args.count), 420, lambda c, r: answer_of(r) == c.wanted)
-    judge("results_used", collect(lambda: result_turn(toolcalls.conversation(words)), args.count), 160, lambda c, r: answer_of(r) == c.wanted)
+    judge("results_used", collect(lambda: result_turn(toolcalls.conversation(words)), args.count), 200, uses)
+    judge("memory_right", collect(lambda: memory_case(words), few), 40, lambda c, r: c.wanted in answer_of(r))
     judge("plain_without_loops", collect(lambda: plain_case(words), args.count), 256, lambda c, r: not loops(r))
 
 

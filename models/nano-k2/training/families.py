@@ -9,6 +9,7 @@ from typing import Any
 from words import Words
 
 Draw = Callable[[Words], Any]
+HELD_OUT = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ def among(text: str) -> Draw:
 
 
 def families() -> tuple[Family, ...]:
-    """Every curated family. The last four are kept for testing."""
+    """Every curated family. The last `HELD_OUT` are kept for testing."""
     city = Slot(names="city location place town city_name", draw=Words.city)
     name = Slot(names="name person contact who", draw=Words.person)
     date = Slot(names="date day when on_date", draw=Words.date)
@@ -292,6 +293,83 @@ def families() -> tuple[Family, ...]:
             facts=(("total", Words.decimal),),
         ),
         Family(
+            names="find parking|parking search|get parking spots",
+            about="Find parking in a city.|Free parking spots",
+            slots=(city, Slot(names="hours duration hours_needed", draw=small(1, 12), kind="integer")),
+            asks=("find parking in {0} for {1} hours", "where can I park in {0} for {1} hours", "I need a parking spot in {0}, {1} hours"),
+            facts=(("spots", small(1, 90)), ("price", Words.decimal)),
+        ),
+        Family(
+            names="track package|package status|parcel tracking",
+            about="Where a parcel is.|Track a package by number.",
+            slots=(Slot(names="tracking_number number parcel code", draw=Words.code),),
+            asks=("where is my parcel {0}", "track the package {0}", "has package {0} arrived", "what's the status of parcel {0}"),
+            facts=(("status", among("delivered|in transit|delayed|lost")), ("city", Words.city)),
+        ),
+        Family(
+            names="get exchange rate|exchange rate|currency rate",
+            about="Exchange rate of two currencies.",
+            slots=(
+                Slot(names="base from_currency source", draw=among("USD|EUR|GBP|JPY|CHF|INR")),
+                Slot(names="quote to_currency target", draw=among("AUD|CAD|NOK|PLN|CZK|BRL")),
+            ),
+            asks=("what is the exchange rate from {0} to {1}", "{0} to {1} rate", "how many {1} do I get for one {0}", "rate of {0} in {1}"),
+            facts=(("rate", Words.decimal),),
+        ),
+        Family(
+            names="create ticket|open ticket|ticket create|file bug",
+            about="Open a ticket in the tracker.|Create a bug report.",
+            slots=(
+                Slot(names="title summary subject", draw=Words.phrase),
+                Slot(names="priority severity level", draw=among("low|medium|high"), kind="enum", options="low|medium|high"),
+            ),
+            asks=("open a ticket called {0} with {1} priority", "create a {1} priority ticket: {0}", "file a bug {0}, {1} priority"),
+            facts=(("ticket", Words.code),),
+        ),
+        Family(
+            names="run command|execute command|shell|exec",
+            about="Run a shell command.",
+            slots=(
+                Slot(
+                    names="command cmd script",
+                    draw=lambda w: w.one(("ls {}", "cat {}", "rm {}", "wc -l {}", "head {}", "python {}")).format(w.path()),
+                ),
+            ),
+            asks=("run {0}", "execute {0}", "run the command {0}", "please run {0} in the shell"),
+            facts=(("exit_code", small(0, 3)), ("output", Words.phrase)),
+        ),
+        Family(
+            names="query database|run query|count rows|table rows",
+            about="Number of rows of a database table.",
+            slots=(Slot(names="table table_name relation", draw=Words.word),),
+            asks=("how many rows are in the table {0}", "count the rows of {0}", "rows in table {0}"),
+            facts=(("rows", Words.integer),),
+        ),
+        Family(
+            names="get definition|define word|dictionary|word meaning",
+            about="Definition of a word.|Look a word up in the dictionary.",
+            slots=(Slot(names="word term entry", draw=Words.word),),
+            asks=("look up the word {0} in the dictionary", "find the definition of {0}", "get the dictionary entry of {0}"),
+            facts=(("definition", Words.phrase),),
+        ),
+        Family(
+            names="log workout|add workout|track exercise",
+            about="Log a workout.",
+            slots=(
+                Slot(names="activity exercise kind", draw=among("running|cycling|swimming|rowing|hiking|yoga")),
+                Slot(names="minutes duration time", draw=small(5, 180), kind="integer"),
+            ),
+            asks=("log {1} minutes of {0}", "I did {1} minutes of {0}, log it", "add a workout: {0} for {1} minutes"),
+            facts=(("calories", small(50, 900)),),
+        ),
+        Family(
+            names="set volume|volume control|change volume",
+            about="Set the volume.",
+            slots=(Slot(names="level volume percent", draw=small(0, 101), kind="integer"),),
+            asks=("set the volume to {0}", "volume {0}", "turn the volume to {0} percent", "change volume to {0}"),
+            facts=(("volume", small(0, 101)),),
+        ),
+        Family(
             names="get population|population of|city population",
             about="Population of a city.",
             slots=(city,),
@@ -318,5 +396,33 @@ def families() -> tuple[Family, ...]:
             slots=(city,),
             asks=("how is the air in {0}", "air quality in {0}", "is the air clean in {0}"),
             facts=(("index", small(5, 200)),),
+        ),
+        Family(
+            names="renew library loan|renew loan|library renewal",
+            about="Renew the loan of a library book.",
+            slots=(Slot(names="book title item", draw=Words.phrase), Slot(names="days weeks extra_days", draw=small(1, 30), kind="integer")),
+            asks=("renew my library loan of {0} for {1} days", "please renew the loan for {0}, {1} more days", "renew the book {0} by {1} days"),
+            facts=(("due", Words.date),),
+        ),
+        Family(
+            names="water plants|irrigation start|garden irrigation",
+            about="Water the plants of a garden bed.",
+            slots=(Slot(names="bed plot zone", draw=Words.word), Slot(names="liters litres amount", draw=small(1, 90), kind="integer")),
+            asks=("water the plants in bed {0} with {1} liters", "give the plants in {0} {1} liters of water", "water plot {0}, {1} liters"),
+            facts=(("moisture", small(1, 100)),),
+        ),
+        Family(
+            names="tide times|get tides|tide table",
+            about="High and low tides at a harbour.",
+            slots=(Slot(names="harbour harbor port", draw=Words.city), date),
+            asks=("when are the tides in {0} on {1}", "tide times for {0} on {1}", "what are the tides at {0}, {1}"),
+            facts=(("high", Words.clock), ("low", Words.clock)),
+        ),
+        Family(
+            names="print document|printer job|send to printer",
+            about="Print a document on a printer.",
+            slots=(Slot(names="document file path", draw=Words.path), Slot(names="copies count number_of_copies", draw=small(1, 40), kind="integer")),
+            asks=("print {1} copies of {0}", "send {0} to the printer, {1} copies", "print the document {0} {1} times"),
+            facts=(("job", Words.code),),
         ),
     )

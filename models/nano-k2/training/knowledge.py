@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chat import Conversation, Message
-from smalltalk import SYSTEMS, small
+from smalltalk import small, system
 from wordnet import Entry
 from words import Words
 
@@ -108,7 +108,7 @@ def entry(words: Words) -> Entry:
     """A common word far more often than a rare one."""
     top = words.one((1500, 5000, 5000, 15000, 24000))
     while True:
-        found = words.lexicon[words.rng.randrange(top)]
+        found = words.lexicon[words.rng.randrange(min(top, len(words.lexicon)))]
         if found.word.isascii() and found.glosses[0]:
             return found
 
@@ -231,7 +231,7 @@ def exchange(words: Words) -> tuple[str, str]:
 
 def conversation(words: Words) -> Conversation:
     """One to three exchanges."""
-    messages: list[Message] = [{"role": "system", "content": words.one(SYSTEMS)}] if words.chance(0.15) else []
+    messages: list[Message] = [{"role": "system", "content": system(words)}] if words.chance(0.2) else []
     for _ in range(words.rng.choice((1, 1, 1, 2, 3))):
         ask, reply = small(words) if words.chance(0.1) else exchange(words)
         messages += [{"role": "user", "content": ask}, {"role": "assistant", "content": reply}]

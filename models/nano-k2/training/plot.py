@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     rows = [json.loads(line) for line in args.log.read_text().splitlines()]
+    tokens = int(rows[0]["arguments"]["batch"]) * rows[0]["ranks"]
     rows = [row for row in rows if row.get("step", 0) >= 50]
     steps = [row["step"] for row in rows]
     figure, (top, middle, low) = plt.subplots(3, 1, figsize=(8, 8), sharex=True, height_ratios=(3, 1.3, 1.6))
@@ -40,7 +41,7 @@ def main() -> None:
     middle.legend()
     for layer in range(4):
         low.plot(steps, smooth([row["peak"][layer] for row in rows]), linewidth=1, label=f"layer {layer + 1}")
-    low.set(xlabel="step (65,536 tokens)", ylabel="busiest expert / mean", ylim=(1, 5))
+    low.set(xlabel=f"step ({tokens:,} tokens)", ylabel="busiest expert / mean", ylim=(1, 10))
     low.legend(ncols=4)
     for axis in (top, middle, low):
         axis.grid(alpha=0.3)

@@ -178,6 +178,7 @@ STORY_END = (
     "In the end, {who} gave the {thing} to a friend, and both of them smiled.",
     "From that day on, {who} was never alone again.",
 )
+JOBS = "farmer baker teacher sailor painter doctor nurse pilot writer programmer cook driver gardener plumber lawyer".split()
 SYSTEMS = (
     "You are a helpful assistant.",
     "You are nano-K2, a small model that ships with Orrery.",
@@ -231,35 +232,100 @@ def story(words: Words) -> tuple[str, str]:
     return ask, text
 
 
-def memory(words: Words) -> list[tuple[str, str]]:
-    """Something told, and asked for later: (tell, answer), (ask, answer)."""
-    name, city, thing, colour = (words.first(), words.city(), words.noun(), words.one(("red", "green", "blue", "yellow", "purple", "orange")))
-    number = words.integer()
-    tell, reply, ask, back = words.one(
+def remembered(words: Words) -> tuple[str, str, str, str]:
+    """Something told, a reply, a question about it, the answer."""
+    name, city, thing = words.first(), words.city(), words.noun()
+    colour, number, job = words.one(("red", "green", "blue", "yellow", "purple", "orange")), words.integer(), words.one(JOBS)
+    kind = words.rng.random()
+    if kind < 0.45:
+        tell = words.one(
+            (
+                "My name is {}",
+                "my name's {}",
+                "I'm {}",
+                "I am {}",
+                "Hi, my name is {}",
+                "Hello, I'm {}",
+                "Hey, I am {}",
+                "Call me {}",
+                "You can call me {}",
+                "{} here",
+            )
+        )
+        reply = words.one(("Nice to meet you, {}!", "Hello, {}! How can I help you?", "Hi {}! What can I do for you?", "Nice to meet you, {}."))
+        ask = words.one(
+            (
+                "What is my name?",
+                "what's my name",
+                "What's my name?",
+                "do you remember my name",
+                "Do you know my name?",
+                "Who am I?",
+                "who am i",
+                "What did I say my name was?",
+            )
+        )
+        return tell.format(name), reply.format(name), ask, words.one(("Your name is {}.", "Your name is {}.", "You are {}.")).format(name)
+    return words.one(
         (
-            (f"My name is {name}", f"Nice to meet you, {name}!", "What is my name?", f"Your name is {name}."),
-            (f"I'm {name}", f"Hello, {name}! How can I help you?", "do you remember my name", f"Yes, your name is {name}."),
-            (f"I live in {city}", f"{city} sounds like a nice place.", "Where do I live?", f"You live in {city}."),
+            (
+                f"I live in {city}",
+                f"{city} sounds like a nice place.",
+                words.one(("Where do I live?", "where do I live", "Which city do I live in?")),
+                f"You live in {city}.",
+            ),
+            (
+                f"I'm from {city}",
+                f"{city} sounds like a nice place.",
+                words.one(("Where am I from?", "where do I come from")),
+                f"You are from {city}.",
+            ),
             (f"My favourite colour is {colour}", f"{colour.capitalize()} is a beautiful colour.", "Which colour do I like?", f"You like {colour}."),
             (f"I have a dog called {name}", f"{name} is a good name for a dog.", "What is my dog called?", f"Your dog is called {name}."),
+            (f"My cat is called {name}", f"{name} is a good name for a cat.", "What is the name of my cat?", f"Your cat is called {name}."),
             (f"Remember the number {number}", f"I will remember {number}.", "Which number was it?", f"The number was {number}."),
             (f"The password is {thing}", f"All right, the password is {thing}.", "What was the password?", f"The password is {thing}."),
             (f"I am a {thing} collector", f"Collecting {thing}s sounds interesting.", "what do I collect", f"You collect {thing}s."),
+            (
+                f"I work as a {job}",
+                f"A {job}! That sounds interesting.",
+                words.one(("What is my job?", "what do I do for a living")),
+                f"You are a {job}.",
+            ),
+            (f"I am {number % 90 + 5} years old", "Thanks for telling me.", "How old am I?", f"You are {number % 90 + 5} years old."),
         )
     )
-    return [(tell, reply), *(small(words) for _ in range(words.rng.choice((0, 0, 1, 2)))), (ask, back)]
+
+
+def memory(words: Words) -> list[tuple[str, str]]:
+    """One or two things told, some talk, and questions about them."""
+    told = [remembered(words)]
+    other = remembered(words)
+    if words.chance(0.4) and other[2][:8].lower() != told[0][2][:8].lower():
+        told.append(other)
+    asks = [(ask, back) for _, _, ask, back in told]
+    words.rng.shuffle(asks)
+    return [*((tell, reply) for tell, reply, _, _ in told), *(small(words) for _ in range(words.rng.choice((0, 0, 1, 2, 3)))), *asks]
+
+
+def system(words: Words) -> str:
+    """A system prompt, usual or made for the occasion."""
+    role = words.one(("assistant", "helper", "assistant for " + words.noun() + " questions", "chatbot of " + words.made_up().capitalize()))
+    return words.one(
+        (*SYSTEMS, f"You are a {words.adjective()} {role}.", f"You are a {role}. {words.one(SYSTEMS)}", f"The user lives in {words.city()}.")
+    )
 
 
 def conversation(words: Words) -> Conversation:
     """Greeting, chat, memory and stories in any order, one to five exchanges."""
     style = words.rng.random()
-    if style < 0.18:
+    if style < 0.33:
         pairs = memory(words)
-    elif style < 0.26:
+    elif style < 0.40:
         pairs = [story(words)]
     else:
         pairs = [small(words) for _ in range(words.rng.choice((1, 1, 1, 2, 2, 3, 4)))]
-    messages: list[Message] = [{"role": "system", "content": words.one(SYSTEMS)}] if words.chance(0.25) else []
+    messages: list[Message] = [{"role": "system", "content": system(words)}] if words.chance(0.35) else []
     for ask, reply in pairs:
         messages += [{"role": "user", "content": ask}, {"role": "assistant", "content": reply}]
     return Conversation(messages=messages, thinking=not words.chance(0.1), kind="smalltalk")

@@ -1,8 +1,10 @@
 """Train nano-K2's byte-level BPE and write it in tiktoken's file format with K2's special tokens.
 
-The base vocabulary is 256 bytes and merges learnt on a sample of the corpus. No merge joins two digits: the split
-pattern (K2's) groups up to three, but single-digit tokens make arithmetic and the copying of numbers learnable
-for so small a model. Special tokens keep K2's names and offsets from the base.
+The base vocabulary is 256 bytes and merges learnt on a sample of the corpus. The split pattern is K2's; the merges are
+fewer than it allows, so that a model this small can copy. No merge joins two digits. No merge joins a letter to anything
+else: a word has the same tokens after a space, a quote, a dot or an underscore, so copying it from a request into JSON is
+copying tokens. Only the commonest words have a second token with the space in front, as the last ranks. Special tokens
+keep K2's names and offsets from the base.
 
     python tokenizer.py --corpus CORPUS --facts tokenizer_facts.json --out ..
 """
@@ -15,6 +17,7 @@ import json
 import lzma
 import random
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,14 +25,16 @@ import tiktoken
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
 import knowledge
+import lookup
 import smalltalk
 import toolcalls
 import wordnet
 from chat import segments
-from words import Words
+from words import Words, in_test
 
 BASE = 5952
 SPECIALS = 64
+SPACED = 320
 
 
 def special_names(facts: dict[str, object], base: int) -> list[str]:
@@ -60,20 +65,32 @@ def sample(corpus: Path, seed: int) -> Iterator[str]:
             yield wordnet.prose(entry)
     words = Words.of(lexicon, seed, test=False)
     for _ in range(4000):
-        for source in (toolcalls, smalltalk, smalltalk, knowledge):
+        for source in (toolcalls, smalltalk, smalltalk, knowledge, lookup):
             text = "".join(piece for piece, _ in segments(source.conversation(words)))
             yield from re.split(r"<\|[a-z_]+\|>|</?think>", text)
 
 
-def learn(texts: Iterator[str], pattern: str) -> list[bytes]:
+def common_words(texts: Iterator[str], count: int) -> list[str]:
+    """The commonest lower-case words after a space; none of the test split's, which must have one spelling only."""
+    seen: Counter[str] = Counter()
+    for text in texts:
+        seen.update(re.findall(r"(?<= )[a-z]{2,}(?![a-zA-Z])", text))
+    return [word for word, _ in seen.most_common(4 * count) if not in_test(word)][:count]
+
+
+def learn(texts: Iterator[str], pattern: str, size: int) -> list[bytes]:
     """Base tokens in rank order: bytes first, then merges in the order in which they were learnt."""
     tokenizer = Tokenizer(models.BPE())
     single_digits = pattern.replace(r"\p{N}{1,3}", r"\p{N}")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(single_digits), behavior="isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(single_digits), behavior="isolated"),
+            pre_tokenizers.Split(Regex(r"\p{L}+"), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=BASE, initial_alphabet=sorted(alphabet), show_progress=False, max_token_length=24)
+    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=sorted(alphabet), show_progress=False, max_token_length=24)
     tokenizer.train_from_iterator(texts, trainer)
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     to_byte = {chr(b): b for b in printable}
@@ -124,7 +141,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=20)
     args = parser.parse_args()
     facts = json.loads(args.facts.read_text(encoding="utf-8"))
-    tokens = learn(sample(args.corpus, args.seed), facts["pat_str"])
+    spaced = [b" " + word.encode() for word in common_words(sample(args.corpus, args.seed), SPACED)]
+    tokens = learn(sample(args.corpus, args.seed), facts["pat_str"], BASE - len(spaced)) + spaced
     if len(tokens) != BASE or len(set(tokens)) != BASE:
         raise SystemExit(f"{len(tokens)} tokens, {len(set(tokens))} distinct, {BASE} wanted")
     write(tokens, facts, args.out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from families import Family, families
+from families import HELD_OUT, Family, families
 from toolspecs import Parameter, Tool, cased, described
 from words import Words
 
@@ -29,7 +29,7 @@ def optional(words: Words, family: Family, taken: set[str]) -> Parameter:
 def family_tool(words: Words) -> Tool:
     """One tool of a family of this split, with spellings drawn."""
     every = families()
-    family = words.one(every[-4:] if words.test else every[:-4])
+    family = words.one(every[-HELD_OUT:] if words.test else every[:-HELD_OUT])
     style = words.one(("snake", "snake", "snake", "camel", "kebab", "pascal"))
     parameters, taken = [], set()
     for slot in family.slots:

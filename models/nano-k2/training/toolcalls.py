@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from chat import Conversation, Message, compact
+from naturals import natural_tool
 from toolbox import family_tool
-from toolspecs import Parameter, Tool, bare_request, draw_arguments, polite, quoted, random_tool, said
+from toolspecs import SAME, Parameter, Tool, bare_request, cased, draw_arguments, polite, quoted, random_tool, said
 from words import Words
 
-GENERAL = (Words.code, Words.integer, Words.decimal, Words.city, Words.person, Words.noun, Words.date, Words.clock)
+COMMON = frozenset("natural get find search check set current lookup status of the a an and control".split())
 TROUBLE = ("not found", "permission denied", "timeout", "invalid value", "service unavailable", "rate limit exceeded", "no such item")
 
 
 def any_tool(words: Words) -> Tool:
-    return family_tool(words) if words.chance(0.45) else random_tool(words)
+    """Of 100 tools 15 are of a curated family, 45 of a natural one by program, 40 at random."""
+    style = words.rng.random()
+    return family_tool(words) if style < 0.15 else natural_tool(words) if style < 0.6 else random_tool(words)
 
 
-def toolset(words: Words, chosen: list[Tool]) -> list[dict[str, Any]]:
+def content(tool: Tool) -> set[str]:
+    """Words by which a request could mean this tool."""
+    return (set(tool.noun.split()) | set(tool.family.replace("|", " ").split())) - COMMON
+
+
+def alike(one: Tool, other: Tool) -> bool:
+    """Whether a request for one might be read as one for the other."""
+    if one.asks or other.asks:
+        return bool(content(one) & content(other))
+    return one.noun == other.noun and (one.verb == other.verb or one.verb in SAME or other.verb in SAME)
+
+
+def toolset(words: Words, chosen: list[Tool], least: int = 0) -> list[dict[str, Any]]:
     """Declarations of the chosen tools among others, shuffled, names distinct; some others are close relatives."""
     tools = {tool.name: tool for tool in chosen}
-    for _ in range(words.rng.choice((0, 0, 1, 1, 2, 2, 3, 4))):
-        other = random_tool(words, chosen[0].noun.split()[-1]) if chosen and words.chance(0.2) else any_tool(words)
-        if not any((other.noun, other.verb) == (t.noun, t.verb) or (t.family and t.family == other.family) for t in chosen):
+    for _ in range(max(least, words.rng.choice((0, 1, 1, 2, 2, 3, 3, 4, 5)))):
+        other = random_tool(words, chosen[0].noun.split()[-1]) if chosen and words.chance(0.3) else any_tool(words)
+        if not any(alike(other, tool) for tool in chosen):
             tools.setdefault(other.name, other)
     declarations = [tool.declaration(words) for tool in tools.values()]
     words.rng.shuffle(declarations)
@@ -43,26 +60,23 @@ def outcome(tool: Tool, words: Words) -> tuple[str, list[tuple[str, Any]]]:
     facts = [(name, draw(words)) for name, draw in tool.facts]
     if not facts:
         names = dict.fromkeys(
-            words.one((words.noun(), tool.noun.split()[-1] + "_id", "id", "total", "value")) for _ in range(words.rng.choice((1, 1, 2)))
+            words.one((words.word(), words.noun() + "_id", tool.noun.split()[-1] + "_id", "id", "total", "value"))
+            for _ in range(words.rng.choice((1, 1, 2, 3)))
         )
-        facts = [(name, words.one(GENERAL)(words)) for name in names]
+        facts = [(name, words.value()(words)) for name in names]
     if words.chance(0.12):
         return ", ".join(f"{name}: {value}" for name, value in facts), facts
     extra = [("status", "ok")] if words.chance(0.3) else []
     return compact(dict(extra + facts)), facts
 
 
-def report(tool: Tool, arguments: dict[str, Any], result: str, facts: list[tuple[str, Any]], words: Words) -> str:
+def report(result: str, facts: list[tuple[str, Any]], words: Words) -> str:
     """The answer that uses the result."""
     if not facts:
         reason = result.removeprefix("Error: ").removeprefix('{"error":"').removesuffix('"}')
         return f"That did not work: {reason}."
-    text = [f"the {name.replace('_', ' ')} is {said(value, words)}" for name, value in facts]
-    joined = " and ".join(text)
-    place = next((v for p, v in arguments.items() if p.lower() in ("city", "location", "place", "town", "cityname", "city_name")), None)
-    if place and tool.facts:
-        return f"In {place}, {joined}."
-    return f"{joined[0].upper()}{joined[1:]}."
+    joined = " and ".join(f"the {name.replace('_', ' ')} is {said(value, words)}" for name, value in facts)
+    return words.one((f"T{joined[1:]}.", f"T{joined[1:]}.", f"Done: {joined}.", f"I found this: {joined}."))
 
 
 def thought(calls: list[tuple[Tool, dict[str, Any]]]) -> str:
@@ -80,10 +94,10 @@ def act(messages: list[Message], calls: list[tuple[Tool, dict[str, Any]]], words
     made = [call(tool, arguments, index + i) for i, (tool, arguments) in enumerate(calls)]
     messages.append({"role": "assistant", "content": "", "reasoning_content": thought(calls) if thinking else "", "tool_calls": made})
     sentences = []
-    for (tool, arguments), each in zip(calls, made, strict=True):
+    for (tool, _), each in zip(calls, made, strict=True):
         result, facts = outcome(tool, words)
         messages.append({"role": "tool", "tool_call_id": each["id"], "name": tool.name, "content": result})
-        sentences.append(report(tool, arguments, result, facts, words))
+        sentences.append(report(result, facts, words))
     return sentences
 
 
@@ -99,35 +113,41 @@ def several(tool: Tool, words: Words) -> tuple[str, list[dict[str, Any]]]:
     return glue.join(bare_request(tool, arguments, words) for arguments in sets), sets
 
 
-def request(words: Words) -> tuple[str, list[tuple[Tool, dict[str, Any]]]]:
+def request(words: Words, draw: Callable[[Words], Tool] = any_tool) -> tuple[str, list[tuple[Tool, dict[str, Any]]]]:
     """A user's request and the calls that it needs."""
-    tool = any_tool(words)
+    tool = draw(words)
     style = words.rng.random()
     if style < 0.70:
         arguments = draw_arguments(tool, words)
         return polite(bare_request(tool, arguments, words), words), [(tool, arguments)]
-    if style < 0.88 and tool.parameters:
+    if style < 0.85 and any(p.required for p in tool.parameters):
         text, sets = several(tool, words)
-        return polite(text, words), [(tool, arguments) for arguments in sets if arguments] or [(tool, sets[0])]
-    other = any_tool(words)
-    if other.name == tool.name:
-        other = random_tool(words)
-    both = [(tool, draw_arguments(tool, words)), (other, draw_arguments(other, words))]
+        return polite(text, words), [(tool, arguments) for arguments in sets]
+    several_tools = [tool]
+    for _ in range(words.rng.choice((1, 1, 1, 2))):
+        while any(alike(other := draw(words), each) or other.name == each.name for each in several_tools):
+            pass
+        several_tools.append(other)
+    calls = [(each, draw_arguments(each, words)) for each in several_tools]
     glue = words.one((" and ", " and also ", ", and then ", ". Also, "))
-    return polite(glue.join(bare_request(t, a, words) for t, a in both), words), both
+    return polite(glue.join(bare_request(t, a, words) for t, a in calls), words), calls
 
 
-def with_calls(words: Words) -> Conversation:
-    """One to three requests; the conversation may stop at the calls or go on to the answer."""
-    thinking, index, chosen = not words.chance(0.2), 0, []
+def with_calls(words: Words, draw: Callable[[Words], Tool] = any_tool) -> Conversation:
+    """One to five requests; the conversation may stop at the calls or go on to the answer.
+
+    Where thinking is off every turn is learnt, so those conversations are the longer ones."""
+    thinking, index, chosen = not words.chance(0.35), 0, []
     messages: list[Message] = opening(words)
-    turns = words.rng.choice((1, 1, 1, 1, 2, 2, 3))
+    turns = words.rng.choice((1, 1, 1, 1, 2, 2) if thinking else (1, 2, 2, 3, 4, 5))
     for turn in range(turns):
-        text, calls = request(words)
-        if turn and words.chance(0.4):
-            tool = chosen[-1]
+        text, calls = request(words, draw)
+        if turn and (len(chosen) > 4 or words.chance(0.6)):
+            tool = words.one(chosen)
             calls = [(tool, draw_arguments(tool, words))]
             text = polite(bare_request(tool, calls[0][1], words), words)
+        elif any(alike(tool, known) for tool, _ in calls for known in chosen):
+            continue
         chosen += [tool for tool, _ in calls]
         messages.append({"role": "user", "content": text})
         sentences = act(messages, calls, words, index, thinking)
@@ -141,42 +161,47 @@ def with_calls(words: Words) -> Conversation:
 
 
 def chain(words: Words) -> Conversation:
-    """The second call needs what the first returned."""
-    thinking = not words.chance(0.2)
-    subject, action = words.noun(), random_tool(words)
-    key = f"{subject}_id"
-    style = "_" in action.name or not action.name[0].islower() or action.name.islower()
+    """The second call needs what the first returned; now and then a third what the second did."""
+    thinking = not words.chance(0.35)
+    subject, (style, inner), base = words.word(), words.style(), random_tool(words)
+    find, key = (
+        words.one(("find", "get", "search", "look up", "fetch")),
+        cased(words, f"{subject} {words.one(('id', 'id', 'key', 'number', 'code'))}", inner),
+    )
+    by = cased(words, words.one(("name", "query", "title", f"{subject} name", words.word())), inner)
     finder = Tool(
-        name=f"find_{subject}" if style else f"find{subject.capitalize()}",
-        verb="find",
+        name=cased(words, f"{find} {subject}", style),
+        verb=find,
         noun=subject,
-        description=f"Find a {subject} by name.",
-        parameters=(named("name", f"The name of the {subject}"),),
+        description=words.one((f"Find a {subject} by name.", f"Get the {subject} with this {by}", f"Search for a {subject}")),
+        parameters=(named(by, words.one((f"The name of the {subject}", f"Name of the {subject}"))),),
     )
-    action = Tool(
-        name=action.name, verb=action.verb, noun=action.noun, description=action.description, parameters=(named(key, f"The id of the {subject}"),)
+    action = replace(
+        base,
+        name=cased(words, f"{base.verb} {base.noun}", style),
+        parameters=(named(key, words.one((f"The id of the {subject}", f"Which {subject}"))),),
     )
-    person, code = (words.one((words.person(), words.phrase(), words.made_up())), words.one((words.code(), words.integer())))
+    who, code = words.one((Words.person, Words.phrase, Words.made_up, Words.noun))(words), words.one((Words.code, Words.token, Words.integer))(words)
+    told = quoted(who, words)
     ask = words.one(
         (
-            f"{action.verb} the {action.noun} of the {subject} {person}",
-            f"for the {subject} {person}, {action.verb} the {action.noun}",
-            f"find the {subject} {person} and {action.verb} its {action.noun}",
+            f"{action.verb} the {action.noun} of the {subject} {told}",
+            f"for the {subject} {told}, {action.verb} the {action.noun}",
+            f"find the {subject} {told} and {action.verb} its {action.noun}",
+            f"{action.verb} the {action.noun} for {subject} {told}",
+            f"I want to {action.verb} the {action.noun} of {subject} {told}",
         )
     )
     messages = [*opening(words), {"role": "user", "content": polite(ask, words)}]
-    first = call(finder, {"name": person}, 0)
-    messages.append(
-        {
-            "role": "assistant",
-            "content": "",
-            "tool_calls": [first],
-            "reasoning_content": f"First I need {finder.name}, then {action.name}." if thinking else "",
-        }
-    )
-    messages.append({"role": "tool", "tool_call_id": first["id"], "name": finder.name, "content": compact({key: code, "name": person})})
+    first = call(finder, {by: who}, 0)
+    plan = f"First I need {finder.name}, then {action.name}." if thinking else ""
+    messages.append({"role": "assistant", "content": "", "tool_calls": [first], "reasoning_content": plan})
+    found = [(key if words.chance(0.6) else "id", code), (by, who)]
+    found += list({words.word(): words.value()(words) for _ in range(words.rng.choice((0, 0, 1, 2)))}.items())
+    words.rng.shuffle(found)
+    messages.append({"role": "tool", "tool_call_id": first["id"], "name": finder.name, "content": compact(dict(found))})
     sentences = act(messages, [(action, {key: code})], words, 1, thinking)
-    if words.chance(0.3):
+    if words.chance(0.25):
         messages.pop()
     else:
         messages.append({"role": "assistant", "content": " ".join(sentences)})
@@ -236,8 +261,8 @@ def unfitting(words: Words) -> Conversation:
     """The request needs a tool that is not declared."""
     tool = any_tool(words)
     text = polite(bare_request(tool, draw_arguments(tool, words), words), words)
-    decoys = [any_tool(words) for _ in range(words.rng.choice((1, 1, 2, 3)))]
-    decoys = [d for d in decoys if d.name != tool.name and d.noun != tool.noun and (not d.family or d.family != tool.family)] or [random_tool(words)]
+    drawn = [any_tool(words) for _ in range(words.rng.choice((1, 1, 2, 3, 4)))]
+    decoys = [d for d in drawn if not content(d) & content(tool)] or [random_tool(words)]
     declared = [d.declaration(words) for d in {d.name: d for d in decoys}.values()]
     messages = [*opening(words), {"role": "user", "content": text}]
     thinking = not words.chance(0.2)
@@ -254,8 +279,8 @@ def unfitting(words: Words) -> Conversation:
 def conversation(words: Words) -> Conversation:
     """The mix of all of these."""
     style = words.rng.random()
-    if style < 0.74:
+    if style < 0.76:
         return with_calls(words)
-    if style < 0.86:
+    if style < 0.90:
         return chain(words)
-    return missing(words) if style < 0.91 else unfitting(words)
+    return missing(words) if style < 0.93 else unfitting(words)

@@ -34,9 +34,30 @@ SAME = {
     "stop": "halt",
 }
 QUESTIONS = (
-    "what how is do has where who any weather current stock quote forecast flights timer alarm distance population recipe air latest table I for"
+    "what how is do has where who any weather current stock quote forecast flights timer alarm distance population recipe air latest table I for "
+    "I'd can do any number count"
 ).split()
 TYPES = ("string", "string", "string", "string", "string", "integer", "integer", "number", "boolean", "enum", "array", "object")
+STRINGS = (
+    Words.city,
+    Words.person,
+    Words.noun,
+    Words.code,
+    Words.email,
+    Words.date,
+    Words.clock,
+    Words.path,
+    Words.url,
+    Words.phrase,
+    Words.sentence,
+    Words.made_up,
+    Words.first,
+    Words.token,
+    Words.version,
+    Words.phone,
+    Words.handle,
+    Words.word,
+)
 NAMES = (
     "id name title query city country date time email user user_id account owner path file url language format unit amount "
     "price quantity limit page size color category status priority topic message text note label tag tags start end "
@@ -54,6 +75,7 @@ class Parameter:
     required: bool
     draw: Callable[[Words], Any]
     spoken: str
+    told: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +91,11 @@ class Tool:
     facts: tuple[tuple[str, Callable[[Words], Any]], ...] = ()
     family: str = ""
 
+    @property
+    def opaque(self) -> bool:
+        """Whether the name tells nothing, so that only the description does."""
+        return not any(part in self.name.lower() for part in (*self.noun.split(), self.verb.split()[0]))
+
     def declaration(self, words: Words) -> dict[str, Any]:
         """OpenAI's shape, with the liberties that clients take."""
         schema: dict[str, Any] = {"type": "object", "properties": {p.name: p.schema for p in self.parameters}}
@@ -78,7 +105,7 @@ class Tool:
         if words.chance(0.1):
             schema["additionalProperties"] = False
         function: dict[str, Any] = {"name": self.name, "description": self.description, "parameters": schema}
-        if words.chance(0.08):
+        if words.chance(0.08) and not self.opaque:
             function.pop("description")
         if words.chance(0.08):
             function["strict"] = True
@@ -92,30 +119,23 @@ def cased(words: Words, text: str, style: str) -> str:
         return parts[0] + "".join(p.capitalize() for p in parts[1:])
     if style == "pascal":
         return "".join(p.capitalize() for p in parts)
+    if style == "flat":
+        return "".join(parts)
     return ("-" if style == "kebab" else "_").join(parts)
 
 
-def value_of(words: Words) -> Callable[[Words], str]:
-    """One kind of string value."""
-    return words.one(
-        (
-            Words.city,
-            Words.person,
-            Words.noun,
-            Words.code,
-            Words.email,
-            Words.date,
-            Words.clock,
-            Words.path,
-            Words.url,
-            Words.phrase,
-            Words.sentence,
-            Words.made_up,
-            Words.first,
-            Words.code,
-            Words.city,
+def identifier(words: Words, text: str, style: str) -> str:
+    """A tool's name: now and then with a prefix or a number, now and then one that says nothing."""
+    choice = words.rng.random()
+    if choice < 0.05:
+        return words.one(
+            (f"{words.one(('tool', 'fn', 'api', 'op', 'action'))}_{words.integer()}", words.made_up(), f"{words.made_up()}_{words.made_up()}")
         )
-    )
+    if choice < 0.12:
+        return cased(words, f"{words.word()} {text}", style)
+    if choice < 0.17:
+        return cased(words, f"{text} {words.one(('v2', 'v3', 'api', 'tool', 'service', 'now', '2'))}", style)
+    return cased(words, text, style)
 
 
 def fitting(name: str, words: Words) -> Callable[[Words], str]:
@@ -147,13 +167,14 @@ def fitting(name: str, words: Words) -> Callable[[Words], str]:
         "title": Words.phrase,
         "topic": Words.noun,
     }
-    return known.get(name) or value_of(words)
+    return known.get(name) or words.one(STRINGS)
 
 
 def parameter(words: Words, taken: set[str], style: str) -> Parameter:
     """A random parameter whose name is new."""
     while True:
-        base = words.one(NAMES) if words.chance(0.6) else words.noun() + words.one(("", "", "_id", "_name", "_count"))
+        tail = words.one(("", "", "", "_id", "_name", "_count", f"_{words.one(NAMES)}"))
+        base = words.one(NAMES) if words.chance(0.35) else words.word() + tail if words.chance(0.85) else f"{words.adjective()}_{words.word()}"
         name = cased(words, base, style)
         if name not in taken:
             taken.add(name)
@@ -169,19 +190,22 @@ def parameter(words: Words, taken: set[str], style: str) -> Parameter:
     elif kind == "boolean":
         draw = lambda w: w.chance(0.6)  # noqa: E731
     elif kind == "enum":
-        options = sorted({words.one((words.noun(), words.pick(words.adjectives))) for _ in range(words.rng.choice((2, 3, 4)))})
+        source = words.one((Words.noun, Words.adjective, Words.word, Words.made_up, Words.token))
+        options = list(dict.fromkeys(source(words) for _ in range(words.rng.choice((2, 3, 4, 5)))))
+        if words.chance(0.2):
+            options = [option.upper() for option in options]
         schema = {"type": "string", "enum": options}
         draw = lambda w: w.one(options)  # noqa: E731
     elif kind == "array":
-        item = words.one((Words.noun, Words.first, Words.code, Words.integer, Words.city))
+        item = words.one((Words.noun, Words.first, Words.code, Words.integer, Words.city, Words.word, Words.made_up))
         schema = {"type": "array", "items": {"type": "integer" if item is Words.integer else "string"}}
         draw = lambda w: [item(w) for _ in range(w.rng.choice((1, 2, 2, 3)))]  # noqa: E731
     elif kind == "object":
-        keys = [words.noun() for _ in range(2)]
-        pairs = [(key, words.one((Words.integer, Words.noun, Words.city, Words.code))) for key in dict.fromkeys(keys)]
-        properties = {key: {"type": "integer" if source is Words.integer else "string"} for key, source in pairs}
+        keys = [words.one(NAMES) if words.chance(0.3) else words.word() for _ in range(words.rng.choice((1, 2, 2, 3)))]
+        pairs = [(key, words.one((Words.integer, Words.noun, Words.city, Words.code, Words.word))) for key in dict.fromkeys(keys)]
+        properties = {key: {"type": "integer" if each is Words.integer else "string"} for key, each in pairs}
         schema = {"type": "object", "properties": properties, "required": list(properties)}
-        draw = lambda w: {key: source(w) for key, source in pairs}  # noqa: E731
+        draw = lambda w: {key: each(w) for key, each in pairs}  # noqa: E731
     if words.chance(0.5):
         schema["description"] = described(spoken, draw, words)
     return Parameter(name=name, schema=schema, required=words.chance(0.65), draw=draw, spoken=spoken)
@@ -197,14 +221,13 @@ def described(spoken: str, draw: Callable[[Words], Any], words: Words) -> str:
 
 def random_tool(words: Words, noun: str | None = None) -> Tool:
     """A tool nobody has seen, optionally about a given noun."""
-    verb, noun = words.one(VERBS), noun or (words.noun() if words.chance(0.9) else words.made_up())
+    verb, noun = words.one(VERBS) if words.chance(0.5) else words.verb(), noun or words.word()
     if words.chance(0.2):
-        noun = f"{words.noun()} {noun}"
-    style = words.one(("snake", "snake", "snake", "snake", "camel", "camel", "kebab", "pascal"))
+        noun = f"{words.one((words.noun, words.adjective))()} {noun}"
+    style, inner = words.style()
     stem = words.one((f"{verb} {noun}", f"{verb} {noun}", f"{verb} {noun}", f"{noun} {verb}"))
-    inner = "camel" if style in ("camel", "pascal") else "snake"
     taken: set[str] = set()
-    count = words.rng.choice((0, 1, 1, 1, 2, 2, 2, 3, 3, 4))
+    count = words.rng.choice((0, 1, 1, 1, 2, 2, 2, 3, 3, 4, 5, 6))
     article = words.one(("the", "a")) if noun[0] not in "aeiou" else "the"
     description = words.one(
         (
@@ -216,7 +239,7 @@ def random_tool(words: Words, noun: str | None = None) -> Tool:
         )
     )
     return Tool(
-        name=cased(words, stem, style),
+        name=identifier(words, stem, style),
         verb=verb,
         noun=noun,
         description=description,
@@ -238,8 +261,8 @@ def said(value: Any, words: Words) -> str:
 
 def quoted(value: Any, words: Words) -> str:
     text = said(value, words)
-    if isinstance(value, str) and (" " in text or words.chance(0.2)):
-        return words.one(('"{}"', "'{}'", '"{}"')).format(text) if words.chance(0.75) and "'" not in text else text
+    if isinstance(value, str) and words.chance(0.85 if " " in text else 0.2):
+        return words.one(('"{}"', "'{}'", '"{}"')).format(text) if "'" not in text else f'"{text}"'
     return text
 
 
@@ -271,7 +294,9 @@ def bare_request(tool: Tool, arguments: dict[str, Any], words: Words) -> str:
         ask = words.one(tool.asks)
         told = ask.format(**{name: quoted(value, words) for name, value in arguments.items()})
         extra = {name: value for name, value in arguments.items() if f"{{{name}}}" not in ask}
-        return told + (f" in {next(iter(extra.values()))}" if "unit" in extra else details(tool, extra, words).rstrip("("))
+        phrases = {p.name: p.told for p in tool.parameters if p.told and p.name in extra}
+        pieces = [told, *(phrase.format(quoted(extra.pop(name), words)) for name, phrase in phrases.items())]
+        return " ".join(pieces) + (f" in {next(iter(extra.values()))}" if "unit" in extra else details(tool, extra, words).rstrip("("))
     verb = SAME.get(tool.verb, tool.verb) if words.chance(0.25) else tool.verb
     return f"{verb} {words.one(('the', 'the', 'a', 'my'))} {tool.noun}{details(tool, arguments, words)}"
 

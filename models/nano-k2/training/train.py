@@ -4,20 +4,18 @@ Progress p goes from 0 to 1 over `--seconds` (or `--steps`). Learning rate: warm
 `--decay-from` on. Share of conversations: rises with p. Routed experts are fake-quantized to INT4 from
 `--quantize-from` on. Gate biases follow DeepSeek-V3: after each step plus or minus a constant, no loss for balance.
 
-    python train.py --corpus CORPUS --model .. --work WORK --seconds 1290
-    python train.py --corpus CORPUS --model .. --work WORK --steps 20 --batch 512 --device cpu --workers 1 --files 1
+    python batches.py --corpus CORPUS --model .. --out WORK/text.npz
+    python conversations.py --corpus CORPUS --model .. --out WORK/conversations --files 700 &
+    torchrun --nproc-per-node 2 train.py --text WORK/text.npz --conversations WORK/conversations --model .. --work WORK --seconds 1100 --compile
+    python train.py --text WORK/text.npz --conversations WORK/conversations --model .. --work WORK --steps 20 --batch 512 --device cpu
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import math
 import os
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +25,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import parallel
 import tokenizer
-from batches import Batch, conversation_stream, cores, pack, prefetch, text_stream, tokenize_corpus
+from batches import Batch, conversation_stream, load_corpus, pack, prefetch, text_stream
 from export import export
 from model import Model, ModelConfig
 from optimizer import Optimizer
@@ -80,13 +79,6 @@ def balance(model: Model, loads: Tensor, step: float) -> None:
         layer.e_score_correction_bias += step * torch.sign(load.mean() - load)
 
 
-def start_generator(args: argparse.Namespace) -> subprocess.Popen[bytes]:
-    """Conversations are written by processes of their own while training runs."""
-    command = [sys.executable, str(Path(__file__).with_name("conversations.py")), "--corpus", str(args.corpus), "--model", str(args.model)]
-    command += ["--out", str(args.work / "conversations"), "--files", str(args.files), "--workers", str(args.workers), "--size", str(args.file_size)]
-    return subprocess.Popen([*command, "--seed", str(args.seed)], start_new_session=True)
-
-
 def save(model: Model, step: int, path: Path) -> None:
     temporary = path.with_suffix(".tmp")
     torch.save({"model": model.state_dict(), "step": step}, temporary)
@@ -113,23 +105,36 @@ def held_out_bits(model: Model, documents: dict[str, list[np.ndarray]], encoding
     return result
 
 
+@torch.no_grad()
+def conversation_loss(model: Model, folder: Path, size: int, dtype: torch.dtype) -> float:
+    """Nats per learnt token on conversations of the test split (six batches)."""
+    device, total, count = model.lm_head.device, 0.0, 0.0
+    chat, rng = conversation_stream(folder, 0.1, 0, 1), np.random.default_rng(0)
+    for _ in range(6):
+        batch = pack(chat, chat, 2.0, size, rng)
+        batch = Batch(**{name: tensor.to(device) for name, tensor in vars(batch).items()})
+        loss, _, _ = loss_of(model, batch, dtype)
+        total += loss.item() * batch.learnt.sum().item()
+        count += batch.learnt.sum().item()
+    return round(total / count, 5)
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("--corpus", "--model", "--work"):
+    for name in ("--text", "--conversations", "--model", "--work"):
         parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--held-out", type=Path, help="conversations of the test split, to measure the loss on at the end")
     parser.add_argument("--seconds", type=float, default=0.0)
     parser.add_argument("--steps", type=int, default=0)
-    parser.add_argument("--batch", type=int, default=65_536, help="tokens a step")
+    parser.add_argument("--batch", type=int, default=65_536, help="tokens a step and GPU")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
     parser.add_argument("--lr", type=float, default=2.5e-3)
     parser.add_argument("--decay-from", type=float, default=0.6)
     parser.add_argument("--quantize-from", type=float, default=0.75)
-    parser.add_argument("--share", type=float, nargs=2, default=(0.45, 0.85))
+    parser.add_argument("--share", type=float, nargs=2, default=(0.6, 0.9))
+    parser.add_argument("--emphasis", type=float, default=2.0, help="weight of a learnt token of a conversation against one of text")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--files", type=int, default=480)
-    parser.add_argument("--file-size", type=int, default=2_000_000)
-    parser.add_argument("--workers", type=int, default=cores())
     parser.add_argument("--seed", type=int, default=1)
     return parser.parse_args()
 
@@ -137,52 +142,61 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     args.work.mkdir(parents=True, exist_ok=True)
-    log = (args.work / "log.jsonl").open("w")
+    log = (args.work / ("log.jsonl" if os.environ.get("RANK", "0") == "0" else "other.log")).open("w")
     began = time.time()
 
     def note(**row: object) -> None:
+        if int(os.environ.get("RANK", "0")):
+            return
         text = json.dumps({"t": round(time.time() - began, 1), **row})
         log.write(text + "\n")
         log.flush()
         print(text, flush=True)
 
-    train_text, test_text = tokenize_corpus(args.corpus, args.model, args.workers)
-    note(train_tokens={name: sum(map(len, docs)) for name, docs in train_text.items()})
-    generator = start_generator(args)
+    rank, ranks = parallel.start(args.device)
+    train_text, test_text = load_corpus(args.text)
+    if rank == 0:
+        note(
+            arguments={k: str(v) for k, v in vars(args).items()}, ranks=ranks, train_tokens={name: sum(map(len, d)) for name, d in train_text.items()}
+        )
     torch.manual_seed(args.seed)
     torch.set_float32_matmul_precision("high")
-    device, dtype = (torch.device(args.device), torch.bfloat16 if args.device == "cuda" else torch.float32)
+    device = torch.device(args.device, rank) if args.device == "cuda" and ranks > 1 else torch.device(args.device)
+    dtype = torch.bfloat16 if args.device == "cuda" else torch.float32
     model = Model(ModelConfig.read(args.model)).to(device)
     optimizer = Optimizer(model, args.optimizer == "muon")
     schedule = Schedule(lr=args.lr, decay_from=args.decay_from, quantize_from=args.quantize_from, share_first=args.share[0], share_last=args.share[1])
     forward = torch.compile(loss_of, dynamic=False) if args.compile else loss_of
-    text, chat = (text_stream(train_text, args.seed), conversation_stream(args.work / "conversations", 20.0))
-    rng, state = np.random.default_rng(args.seed), {"share": args.share[0]}
-    batches = prefetch(lambda: pack(text, chat, state["share"], args.batch, rng), device)
+    text = text_stream(train_text, args.seed + 1000 * rank)
+    chat = conversation_stream(args.conversations, 5.0, rank, ranks)
+    rng, state = np.random.default_rng(args.seed + 1000 * rank), {"share": args.share[0]}
+    batches = prefetch(lambda: pack(text, chat, state["share"], args.batch, rng, args.emphasis), device)
     if args.compile:
         for quantized in (True, False):
             model.set_quantize(quantized)
             forward(model, next(batches), dtype)[0].backward()
             model.zero_grad(set_to_none=True)
-        note(compiled=True)
+        torch.cuda.synchronize()
+    parallel.same(0.0)
+    note(compiled=args.compile)
     start, step, p = time.time(), 0, 0.0
-    loads_sum, mark = torch.zeros(4, model.config.n_routed_experts, device=device), (time.time(), 0)
+    loads_sum, mark = torch.zeros(model.config.num_hidden_layers - 1, model.config.n_routed_experts, device=device), (time.time(), 0)
     while p < 1:
         state["share"] = schedule.share(p)
         model.set_quantize(p >= schedule.quantize_from)
         batch = next(batches)
         loss, _, loads = forward(model, batch, dtype)
         loss.backward()
+        parallel.average(optimizer.params, loads)
         norm = optimizer.step(schedule.rate(p, step))
         balance(model, loads, schedule.bias(p))
         loads_sum += loads
         step += 1
-        p = (time.time() - start) / args.seconds if args.seconds else step / args.steps
+        p = parallel.same((time.time() - start) / args.seconds) if args.seconds else step / args.steps
         if step % 50 == 0 or step <= 5:
-            now = time.time()
-            rate = args.batch * (step - mark[1]) / max(1e-9, now - mark[0])
+            now, load = time.time(), loads_sum.float()
+            rate = ranks * args.batch * (step - mark[1]) / max(1e-9, now - mark[0])
             mark = (now, step)
-            load = loads_sum.float()
             note(
                 step=step,
                 p=round(p, 4),
@@ -190,7 +204,6 @@ def main() -> None:
                 norm=round(norm.item(), 3),
                 lr=round(schedule.rate(p, step), 6),
                 share=round(state["share"], 3),
-                learnt=round(batch.learnt.mean().item(), 3),
                 tokens_per_s=round(rate),
                 peak=[round((row.max() / row.mean()).item(), 2) for row in load],
                 dead=int((load == 0).sum().item()),
@@ -198,24 +211,30 @@ def main() -> None:
             loads_sum.zero_()
             if not math.isfinite(loss.item()):
                 raise SystemExit("the loss is not finite")
-        if step % 2000 == 0:
+        if step % 500 == 0:
+            parallel.level(model)
+        if step % 2000 == 0 and rank == 0:
             save(model, step, args.work / "last.pt")
-    finish(args, model, step, test_text, dtype, note)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(generator.pid, signal.SIGTERM)
+    if rank == 0:
+        finish(args, model, step, ranks * step * args.batch, test_text, dtype, note)
+    parallel.stop()
 
 
-def finish(args: argparse.Namespace, model: Model, step: int, test_text: dict[str, list[np.ndarray]], dtype: torch.dtype, note) -> None:  # type: ignore[no-untyped-def]
-    """Save, export, and measure on held-out text with and without INT4."""
+def finish(  # type: ignore[no-untyped-def]
+    args: argparse.Namespace, model: Model, step: int, tokens: int, test_text: dict[str, list[np.ndarray]], dtype: torch.dtype, note
+) -> None:
+    """Save, export, and measure the same masters in bfloat16 and in INT4 on held-out text and conversations."""
     save(model, step, args.work / "last.pt")
     out = args.work / "out"
     out.mkdir(exist_ok=True)
-    note(exported_bytes=export(model, out), steps=step, tokens=step * args.batch)
+    note(exported_bytes=export(model, out), steps=step, tokens=tokens)
     encoding = tokenizer.load(args.model)
     sizes = [len(encoding.decode_single_token_bytes(i)) if i < 5952 else 0 for i in range(model.config.vocab_size)]
     for quantized in (True, False):
         model.set_quantize(quantized)
         note(bits_per_byte=held_out_bits(model, test_text, sizes, dtype), int4=quantized)
+        if args.held_out:
+            note(conversation_loss=conversation_loss(model, args.held_out, args.batch, dtype), int4=quantized)
 
 
 if __name__ == "__main__":

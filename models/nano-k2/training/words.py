@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from wordnet import Entry
 
@@ -58,16 +59,23 @@ class Words:
     nouns: Sequence[str]
     verbs: Sequence[str]
     adjectives: Sequence[str]
+    rare: Sequence[str]
     lexicon: Sequence[Entry] = field(repr=False)
 
     @classmethod
     def of(cls, lexicon: Sequence[Entry], seed: int, test: bool) -> Words:
         def plain(part: str, least: int) -> list[str]:
             chosen = (e.word for e in lexicon if e.part == part and e.count >= least and e.word not in UNKIND)
-            return [w for w in chosen if w.isascii() and w.isalpha() and w.islower() and 3 <= len(w) <= 11]
+            return [w for w in dict.fromkeys(chosen) if w.isascii() and w.isalpha() and w.islower() and 3 <= len(w) <= 11 and in_test(w) == test]
 
         return cls(
-            rng=random.Random(seed), test=test, nouns=plain("noun", 3), verbs=plain("verb", 3), adjectives=plain("adjective", 3), lexicon=lexicon
+            rng=random.Random(seed),
+            test=test,
+            nouns=plain("noun", 3),
+            verbs=plain("verb", 3),
+            adjectives=plain("adjective", 3),
+            rare=plain("noun", 1),
+            lexicon=lexicon,
         )
 
     def pick(self, pool: Sequence[str]) -> str:
@@ -81,15 +89,38 @@ class Words:
     def chance(self, probability: float) -> bool:
         return self.rng.random() < probability
 
-    def one(self, pool: Sequence[str]) -> str:
+    def one(self, pool: Sequence[Any]) -> Any:
         """Any item: for phrasings, which both splits share."""
         return self.rng.choice(pool)
 
     def made_up(self) -> str:
+        """A word that does not exist, of syllables or (one in four) of letters without any sense."""
         while True:
-            word = "".join(self.rng.choice(SYLLABLE) for _ in range(self.rng.choice((2, 2, 3, 3, 4))))
+            if self.rng.random() < 0.25:
+                word = "".join(self.rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(self.rng.choice((3, 4, 5, 6, 7))))
+            else:
+                word = "".join(self.rng.choice(SYLLABLE) for _ in range(self.rng.choice((2, 2, 3, 3, 4))))
             if in_test(word) == self.test:
                 return word
+
+    def word(self) -> str:
+        """A noun, common, rare or made up: for names of tools and parameters."""
+        style = self.rng.random()
+        return self.pick(self.nouns) if style < 0.5 else self.pick(self.rare) if style < 0.8 else self.made_up()
+
+    def verb(self) -> str:
+        return self.pick(self.verbs)
+
+    def adjective(self) -> str:
+        return self.pick(self.adjectives)
+
+    def style(self) -> tuple[str, str]:
+        """Spelling of a tool's name and of its parameters' names."""
+        outer = self.rng.choice(("snake", "snake", "snake", "snake", "camel", "camel", "kebab", "pascal", "flat"))
+        return outer, "camel" if outer in ("camel", "pascal") else "snake"
+
+    def article(self, noun: str) -> str:
+        return "an" if noun[0] in "aeiou" else "a"
 
     def first(self) -> str:
         return self.made_up().capitalize() if self.chance(0.5) else self.pick(FIRST)
@@ -102,7 +133,7 @@ class Words:
         return self.made_up().capitalize() if self.chance(0.45) else self.pick(CITY)
 
     def noun(self) -> str:
-        return self.pick(self.nouns)
+        return self.pick(self.nouns) if self.rng.random() < 0.7 else self.pick(self.rare)
 
     def phrase(self) -> str:
         """Two to five words that might be a title or a query."""
@@ -129,7 +160,7 @@ class Words:
         return text[0].upper() + text[1:] if self.chance(0.5) else text
 
     def integer(self) -> int:
-        return self.rng.randrange(1, self.rng.choice((10, 10, 100, 100, 1000, 10000)))
+        return self.rng.randrange(1, self.rng.choice((10, 10, 100, 100, 1000, 10000, 1000000)))
 
     def decimal(self) -> float:
         return round(self.rng.uniform(0, self.rng.choice((1, 10, 100, 1000))), self.rng.choice((1, 2)))
@@ -141,6 +172,51 @@ class Words:
         shape = self.one(("{l}-{d}", "{l}{d}", "{d}", "{w}_{d}", "{w}-{d}", "{h}"))
         lower = "".join(self.rng.choice("0123456789abcdef") for _ in range(8))
         return shape.format(l=letters, d=digits, w=self.made_up(), h=lower)
+
+    def token(self) -> str:
+        """An odd string that only copying gets right: mixed case, digits, signs."""
+        alphabet = self.rng.choice(
+            ("abcdefghijkmnpqrstuvwxyz0123456789", "ABCDEFGHJKLMNPQRSTUVWXYZ23456789", "abcXYZ0189_-", "aAbBcCdDeEfFgG0123456789")
+        )
+        parts = ["".join(self.rng.choice(alphabet) for _ in range(self.rng.choice((2, 3, 4, 5)))) for _ in range(self.rng.choice((1, 2, 2, 3)))]
+        return self.rng.choice(("-", "_", ".", "/", ":", "")).join(parts)
+
+    def version(self) -> str:
+        return self.rng.choice(("", "", "v")) + ".".join(str(self.rng.randrange(0, 30)) for _ in range(self.rng.choice((2, 3, 3))))
+
+    def phone(self) -> str:
+        digits = [str(self.rng.randrange(10 ** (n - 1), 10**n)) for n in self.rng.choice(((2, 3, 4), (3, 3, 4), (3, 7), (4, 5)))]
+        return self.rng.choice(("", "+", "0")) + self.rng.choice((" ", "-", "")).join(digits)
+
+    def handle(self) -> str:
+        return self.rng.choice("@#") + self.word()
+
+    def value(self) -> Callable[[Words], str | int | float]:
+        """A kind of value, as a way to draw it."""
+        return self.rng.choice(
+            (
+                Words.city,
+                Words.person,
+                Words.noun,
+                Words.code,
+                Words.email,
+                Words.date,
+                Words.clock,
+                Words.path,
+                Words.url,
+                Words.phrase,
+                Words.sentence,
+                Words.made_up,
+                Words.token,
+                Words.integer,
+                Words.decimal,
+                Words.version,
+                Words.phone,
+                Words.handle,
+                Words.word,
+                Words.code,
+            )
+        )
 
     def email(self) -> str:
         return f"{self.first().lower()}{self.one(('', '.' + self.made_up(), str(self.integer())))}@{self.one(DOMAIN)}"

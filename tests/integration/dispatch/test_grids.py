@@ -7,6 +7,7 @@ import asyncio
 import pytest
 import torch
 
+from router_service.dispatch import DispatchOptions
 from tests.support.deadline import run_async
 from tests.support.dispatching import compare_rows
 from tests.support.expert_workers import (
@@ -19,6 +20,7 @@ from tests.support.expert_workers import (
     placement,
     serving,
 )
+from wire.carriers.carrier import CarrierChoice
 
 GRIDS = {
     f"{make.__name__}-{workers}": (make, workers)
@@ -27,15 +29,16 @@ GRIDS = {
 }
 
 
+@pytest.mark.parametrize("carrier", ["inline", "local"])
 @pytest.mark.parametrize("name", GRIDS)
-def test_bits_equal_local(model: ExpertModel, name: str) -> None:
+def test_bits_equal_local(model: ExpertModel, name: str, carrier: CarrierChoice) -> None:
     make, workers = GRIDS[name]
-    run_async(_compare(model, make(model.config, workers)))
+    run_async(_compare(model, make(model.config, workers), carrier))
 
 
-async def _compare(model: ExpertModel, grid: Grid) -> None:
+async def _compare(model: ExpertModel, grid: Grid, carrier: CarrierChoice) -> None:
     async with serving(model.path, grid) as services:
-        remote = model.remote()
+        remote = model.remote(DispatchOptions(carrier=carrier))
         addresses = {w: s.address for w, s in services.items()}
         remote.set_placement(placement(model.config, grid, addresses, model.numerics.fingerprint))
         await all_live(remote, model.config)

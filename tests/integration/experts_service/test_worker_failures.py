@@ -50,7 +50,7 @@ async def _too_large(model: ExpertModel) -> None:
         stream.cancel()
 
 
-@pytest.mark.parametrize("name", ["compute", "encode_reply"])
+@pytest.mark.parametrize("name", ["compute", "blank_reply"])
 def test_an_unforeseen_failure_costs_one_batch(
     model: ExpertModel, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

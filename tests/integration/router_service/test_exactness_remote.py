@@ -19,15 +19,16 @@ from tests.integration.router_service.workers import (
     remote_experts,
 )
 from tests.support.deadline import run_async
+from wire.carriers.carrier import CarrierChoice
 
-GRIDS = (
-    (expert_major, 1),
-    (expert_major, 3),
-    (expert_major, 4),
-    (layer_major, 3),
-    (layer_major, 4),
-    (mixed, 3),
-    (mixed, 4),
+GRIDS: tuple[tuple[Grid, int, CarrierChoice], ...] = (
+    (expert_major, 1, "local"),
+    (expert_major, 3, "inline"),
+    (expert_major, 4, "local"),
+    (layer_major, 3, "local"),
+    (layer_major, 4, "inline"),
+    (mixed, 3, "inline"),
+    (mixed, 4, "local"),
 )
 
 
@@ -44,26 +45,32 @@ def with_workers(
     grid: Grid,
     count: int,
     check: Callable[[Bench], Awaitable[None]],
+    carrier: CarrierChoice = "auto",
 ) -> None:
     """Runs `check` on the bench with its experts moved to `count` workers."""
 
     async def main() -> None:
-        async with remote_experts(checkpoint, bench.model, grid, count) as experts:
+        async with remote_experts(checkpoint, bench.model, grid, count, carrier) as experts:
             await check(replace(bench, experts=experts))
 
     run_async(main(), exactness.SECONDS)
 
 
-@pytest.mark.parametrize(("grid", "count"), GRIDS)
+@pytest.mark.parametrize(("grid", "count", "carrier"), GRIDS)
 def test_alone_and_in_a_batch_of_32(
-    deep_bench: Bench, deep_checkpoint: Path, expected: list[Result], grid: Grid, count: int
+    deep_bench: Bench,
+    deep_checkpoint: Path,
+    expected: list[Result],
+    grid: Grid,
+    count: int,
+    carrier: CarrierChoice,
 ) -> None:
     async def check(bench: Bench) -> None:
         await exactness.check_batch(bench, expected, exactness.SHAPES[2])
         requests = mixed_requests(bench.model.config.vocab_size)[5:9]
         assert await bench.alone(requests) == expected[5:9]
 
-    with_workers(deep_bench, deep_checkpoint, grid, count, check)
+    with_workers(deep_bench, deep_checkpoint, grid, count, check, carrier)
 
 
 @pytest.mark.parametrize("config", exactness.SHAPES[1:5], ids=exactness.shape_name)

@@ -92,13 +92,15 @@ def test_many_requests_share_a_stream_and_its_messages(full_checkpoint: Path) ->
         channel = open_channel(service.address)
         call = generate_stream(channel)()
         for number in range(8):
-            await call.write(pb.GenerateRequest(submit=submit(f"r{number}", logprobs=2)))
+            await call.write(
+                pb.GenerateRequest(submit=submit(f"r{number}", logprobs=2, max_tokens=60))
+            )
         await call.done_writing()
         steps = []
         while (step := await call.read()) is not END_OF_STREAM:
             steps.append(step)
         outputs = [output for step in steps for output in step.outputs]
-        assert len(outputs) == 8 * 6
+        assert len(outputs) == 8 * 60
         assert max(len(step.outputs) for step in steps) == 8
         assert all(len(o.logprobs) == 1 and len(o.logprobs[0].top_logprobs) == 2 for o in outputs)
         finals = [o for o in outputs if o.finish_reason == pb.FINISH_REASON_LENGTH]
@@ -368,10 +370,12 @@ def test_metrics_and_debug_pages(full_checkpoint: Path) -> None:
             text = (await http.get("/metrics")).text
             engine = (await http.get("/debug/engine")).json()
             experts = (await http.get("/debug/experts")).json()
+            integrity = (await http.get("/debug/integrity")).json()
         assert "orrery_router_generated_tokens_total 12.0" in text
         assert "orrery_router_prefix_hit_tokens_total 64.0" in text
         assert 'orrery_router_requests_total{finish_reason="length"} 2.0' in text
         assert engine["kv_blocks"] == {"used": 0, "cached": 1, "free": 1023}
         assert experts == {"experts": "local"}
+        assert integrity == {"violations": [], "sequences": 0}
 
     run(local(full_checkpoint), scenario)

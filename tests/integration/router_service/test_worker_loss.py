@@ -29,11 +29,13 @@ from tests.support.deadline import run_async, wait_until_async
 from wire.errors import ExpertsUnavailableError
 
 OPTIONS = DispatchOptions(deadline_s=3.0)
+TOKENS = 120
+"""Of each request: far more than are computed while a worker says goodbye."""
 
 
 @pytest.fixture(scope="module")
 def expected(bench: Bench) -> list[Result]:
-    requests = mixed_requests(bench.model.config.vocab_size, 30)
+    requests = mixed_requests(bench.model.config.vocab_size, TOKENS)
     return run_async(bench.alone(requests), exactness.SECONDS)
 
 
@@ -53,7 +55,7 @@ async def start(bench: Bench, config: EngineConfig) -> tuple[Engine, list[asynci
     if isinstance(bench.experts, RemoteExperts):
         bench.experts.add_listener(engine.experts_changed)
     engine.start()
-    requests = mixed_requests(bench.model.config.vocab_size, 30)
+    requests = mixed_requests(bench.model.config.vocab_size, TOKENS)
     tasks = [asyncio.create_task(collect(RequestStream(engine, r))) for r in requests]
     return engine, tasks
 
@@ -82,7 +84,7 @@ def test_another_copy_takes_over(bench: Bench, checkpoint: Path, expected: list[
             await workers["expert-1"].stop()
             got = await finish(engine, tasks)
             await experts.close()
-        requests = mixed_requests(config.vocab_size, 30)
+        requests = mixed_requests(config.vocab_size, TOKENS)
         assert not exactness.differences(requests, got, expected)
 
     run_async(main(), exactness.SECONDS)
@@ -109,7 +111,7 @@ def test_rows_without_a_copy_wait_for_a_new_worker(
                 experts.set_placement(placement(owners, merged, counter=2))
                 got = await finish(engine, tasks)
                 await experts.close()
-        requests = mixed_requests(config.vocab_size, 30)
+        requests = mixed_requests(config.vocab_size, TOKENS)
         assert not exactness.differences(requests, got, expected)
 
     run_async(main(), exactness.SECONDS)

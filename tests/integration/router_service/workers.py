@@ -14,8 +14,9 @@ from experts_service.service import WorkerService
 from kimi_k2.config import ModelConfig
 from kimi_k2.model import Model
 from monitoring.metrics import RouterMetrics
-from router_service.dispatch import RemoteExperts
+from router_service.dispatch import DispatchOptions, RemoteExperts
 from tests.support.deadline import wait_until_async
+from wire.carriers.carrier import CarrierChoice
 from wire.placement import Epoch, Placement, WorkerAddress
 
 Owners = Mapping[int, tuple[tuple[str, ...], ...]]
@@ -95,13 +96,17 @@ async def started_workers(
 
 @asynccontextmanager
 async def remote_experts(
-    checkpoint: Path, model: Model, grid: Grid, count: int
+    checkpoint: Path, model: Model, grid: Grid, count: int, carrier: CarrierChoice = "auto"
 ) -> AsyncIterator[RemoteExperts]:
     """Experts of `model` at `count` workers, all of them live."""
     owners = grid(model.config, worker_ids(count))
     async with started_workers(checkpoint, owners, count, str(model.numerics.device)) as workers:
         experts = RemoteExperts(
-            model.config, model.numerics, "router-0", RouterMetrics(CollectorRegistry())
+            model.config,
+            model.numerics,
+            "router-0",
+            RouterMetrics(CollectorRegistry()),
+            DispatchOptions(carrier=carrier),
         )
         experts.set_placement(placement(owners, workers))
         try:

@@ -40,6 +40,13 @@ def test_a_whole_number_serves_where_a_fraction_may_stand() -> None:
     assert read_config({"controller": {"health_timeout_s": 3}}).controller.health_timeout_s == 3.0
 
 
+@pytest.mark.parametrize("value", [0, 32, "twice"])
+def test_redundant_experts_are_a_number_or_twice(value: int | str) -> None:
+    config = read_config({"experts": {"redundant_experts": value}})
+    assert config.experts.redundant_experts == value
+    assert read_config(to_tree(config)) == config
+
+
 def test_an_empty_file_and_an_empty_section_are_the_defaults(tmp_path: Path) -> None:
     file = tmp_path / "empty.yaml"
     file.write_text("# nothing\nhttp:\n")
@@ -69,6 +76,10 @@ def test_an_empty_file_and_an_empty_section_are_the_defaults(tmp_path: Path) -> 
         ("router: {prefix_cache: 1}", "`router.prefix_cache` must be true or false, got 1"),
         ("planner: {link_gbps: .inf}", "`planner.link_gbps` must be a number, got inf"),
         ("planner: {link_gbps: 0}", "`planner.link_gbps` must be at least 0.001, got 0.0"),
+        ("experts: {redundant_experts: -1}", "`experts.redundant_experts` must be at least 0"),
+        ("experts: {redundant_experts: all}", "must be a whole number or twice, got 'all'"),
+        ("experts: {redundant_experts: 1.5}", "must be a whole number or twice, got 1.5"),
+        ("experts: {redundant_experts: true}", "must be a whole number or twice, got True"),
         ("exactness: loose", "`exactness` must be one of strict, relaxed, got 'loose'"),
         ("[1, 2]", "must hold a mapping of sections"),
         ("http: {port: 1", "is not valid YAML"),

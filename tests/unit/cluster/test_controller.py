@@ -9,8 +9,13 @@ from prometheus_client import CollectorRegistry
 
 from cluster.controller import Controller
 from cluster.errors import StartError
+from cluster.events import Chronicle
 from cluster.fleet import Member, Report, new_fleet
-from cluster.reconcile import Launched, Rules
+from cluster.gauges import Gauges
+from cluster.holdings import Experts, minus, plus
+from cluster.loads import Tokens
+from cluster.rules import Pace, Rules
+from cluster.signals import Launched
 from monitoring.metrics import ControllerMetrics
 from tests.support.deadline import run_async, wait_until_async
 from wire.errors import DeadlineExceededError, StaleEpochError, UnavailableError
@@ -30,14 +35,18 @@ class World:
         self.log: list[str] = []
         self.starts = 0
         self.closed = False
+        self.held: dict[str, Experts] = {}
+        self.leaving: frozenset[str] = frozenset()
+        self.asked: dict[str, Tokens] = {}
 
-    async def launch(self, member: Member) -> Launched:
+    async def launch(self, member: Member, avoid: frozenset[str]) -> Launched:
         name = member.member_id
         if self.refuse.get(name, 0):
             self.refuse[name] -= 1
             self.log.append(f"refused {name}")
             raise StartError("no room")
         self.starts += 1
+        self.held[name] = member.experts
         self.alive[name] = self.starts
         self.epochs.pop(name, None)
         self.log.append(f"launched {name}")
@@ -59,7 +68,8 @@ class World:
     async def describe(self, member: Member, timeout_s: float) -> Report:
         self._reach(member)
         epoch = self.epochs.get(member.member_id, Epoch(term=0, counter=0))
-        return Report(state="ready", fingerprint="f", epoch=epoch)
+        held = self.held.get(member.member_id)
+        return Report(state="ready", fingerprint="f", epoch=epoch, held=held)
 
     async def publish(self, router: Member, placement: Placement, timeout_s: float) -> Report:
         self._reach(router)
@@ -69,6 +79,28 @@ class World:
         self.epochs[router.member_id] = placement.epoch
         self.log.append(f"placed {' '.join(placement.workers)}")
         return Report(state="ready", fingerprint="f", epoch=placement.epoch)
+
+    async def broken(self, member: Member) -> None:
+        await asyncio.sleep(100)
+
+    async def load(self, worker: Member, epoch: Epoch, experts: Experts) -> None:
+        self._reach(worker)
+        self.held[worker.member_id] = plus(self.held[worker.member_id], experts)
+        self.log.append(f"{worker.member_id} loaded")
+
+    async def evict(self, worker: Member, epoch: Epoch, experts: Experts) -> None:
+        self._reach(worker)
+        self.held[worker.member_id] = minus(self.held[worker.member_id], experts)
+        self.log.append(f"{worker.member_id} evicted")
+
+    async def tokens(self, router: Member, timeout_s: float) -> Tokens:
+        return self.asked.get(router.member_id, {})
+
+    async def busy_seconds(self, worker: Member, timeout_s: float) -> float:
+        return 0.0
+
+    async def leaving_nodes(self) -> frozenset[str]:
+        return self.leaving
 
     async def close(self) -> None:
         self.closed = True
@@ -87,6 +119,7 @@ class Actors:
         self.launch = world.launch
         self.kill = world.kill
         self.alive = world.is_alive
+        self.leaving_nodes = world.leaving_nodes
 
 
 def with_controller(
@@ -97,12 +130,12 @@ def with_controller(
     async def scene() -> None:
         controller = Controller(
             fleet=new_fleet(OWNERS, ["expert-0", "expert-1"], ["router-0"], term=3),
-            rules=Rules(misses=3, start_timeout_s=5),
+            rules=Rules(misses=3, start_timeout_s=5, drain_s=0.02),
             actors=Actors(world),
             link=world,
-            metrics=ControllerMetrics(registry),
-            interval_s=0.01,
-            timeout_s=0.5,
+            gauges=Gauges(ControllerMetrics(registry)),
+            pace=Pace(interval_s=0.01, timeout_s=0.5, weigh_s=0.05, window_s=1, nodes_s=0.02),
+            chronicle=Chronicle(None, 3, lambda: 0.0),
         )
         work = asyncio.create_task(controller.run())
         try:
@@ -118,27 +151,35 @@ def with_controller(
     return registry
 
 
-def test_a_killed_worker_comes_back_in_a_higher_epoch() -> None:
+def test_a_killed_workers_experts_are_loaded_elsewhere_and_come_home() -> None:
     world = World()
 
     async def play(controller: Controller) -> None:
         before = controller.fleet.placement.epoch
+        held = dict(world.held)
         del world.alive["expert-1"]
         world.log.clear()
         await wait_until_async(
-            lambda: controller.fleet.settled and controller.fleet.placement.epoch > before,
+            lambda: controller.fleet.settled and "expert-0 evicted" in world.log,
             "the worker's return",
             5,
         )
-        assert sorted(world.log[:3]) == ["killed expert-1", "launched expert-1", "placed expert-0"]
-        assert world.log.index("killed expert-1") < world.log.index("launched expert-1")
-        assert world.log[3:] == ["placed expert-0 expert-1"]
-        assert controller.fleet.placement.epoch == Epoch(term=3, counter=before.counter + 2)
+        order = ["killed expert-1", "launched expert-1", "placed expert-0 expert-1"]
+        assert [line for line in world.log if line in order] == order
+        assert world.log.index("expert-0 loaded") < world.log.index("placed expert-0 expert-1")
+        assert world.log[-1] == "expert-0 evicted"
+        assert world.held == held
+        assert controller.fleet.placement.epoch > before
+        assert controller.fleet.placement.owners == OWNERS
 
     registry = with_controller(world, play)
-    assert registry.get_sample_value("orrery_controller_restarts_total", {"role": "expert"}) == 1
-    assert registry.get_sample_value("orrery_controller_epoch", {"part": "term"}) == 3
-    assert registry.get_sample_value("orrery_controller_workers", {"state": "ready"}) == 2
+    value = registry.get_sample_value
+    assert value("orrery_controller_restarts_total", {"role": "expert"}) == 1
+    assert value("orrery_controller_epoch", {"part": "term"}) == 3
+    assert value("orrery_controller_workers", {"state": "ready"}) == 2
+    assert value("orrery_controller_recovery_seconds_count") == 1
+    assert value("orrery_controller_copies_loaded_total", {"reason": "repair"}) == 2
+    assert value("orrery_controller_events_total", {"kind": "member_died"}) == 1
 
 
 def test_a_silent_worker_is_killed_and_replaced() -> None:

@@ -7,12 +7,25 @@ import pytest
 
 from cluster.errors import ClusterError, NotRunningError
 from cluster.home import Home, Run
-from cluster.journal import JournalError, next_term
+from cluster.journal import JournalError, keep, next_term, recall
 
 
 def test_terms_rise_over_processes(tmp_path: Path) -> None:
     journal = tmp_path / "deep" / "journal.json"
     assert [next_term(journal) for _ in range(3)] == [1, 2, 3]
+
+
+def test_the_fleet_of_a_run_is_kept_for_its_next_controller(tmp_path: Path) -> None:
+    journal = tmp_path / "journal.json"
+    assert next_term(journal) == 1
+    assert recall(journal, "run a") is None
+    assert keep(journal, 1, "run a", {"workers": 4})
+    assert next_term(journal) == 2
+    assert recall(journal, "run a") == {"workers": 4}
+    assert recall(journal, "run b") is None
+    # The controller of term 1 wakes up.
+    assert not keep(journal, 1, "run a", {"workers": 1})
+    assert recall(journal, "run a") == {"workers": 4}
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"term": -1}', '{"term": "x"}', "\x00"])

@@ -12,6 +12,7 @@ from cluster.home import Home
 def status(admin: str) -> dict[str, Any]:
     controller = {"id": "controller", "role": "controller", "state": "ready", "address": admin}
     rest = {"node": "n", "pid": 1, "layers": [], "epoch": None, "load": {}, "restarts": 0}
+    rest |= {"spare": False, "leaving": False}
     return {"processes": [{**controller, **rest, "error": ""}]}
 
 

@@ -4,74 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from cluster.fleet import Fleet, Phase, Report, new_fleet
-from cluster.reconcile import (
-    Action,
-    Died,
-    Event,
-    Kill,
-    Launch,
-    Launched,
-    Missed,
-    Rules,
-    Seen,
-    Tick,
-    advance,
-)
+from cluster.fleet import Phase
+from cluster.signals import Died, Missed, Tick
+from tests.support.fleet_script import OWNERS, RULES, Script
 from wire.placement import Epoch
-
-OWNERS = {1: (("expert-0",), ("expert-0",), ("expert-1",), ("expert-1",))}
-RULES = Rules(misses=3, start_timeout_s=60)
-
-
-class Script:
-    """A fleet and a clock; `do` advances it and says the actions in short."""
-
-    def __init__(self, rules: Rules = RULES) -> None:
-        self.fleet: Fleet = new_fleet(OWNERS, ["expert-0", "expert-1"], ["router-0"], term=7)
-        self.rules = rules
-        self.now = 100.0
-
-    def do(self, event: Event) -> list[str]:
-        self.fleet, actions = advance(self.fleet, event, self.now, self.rules)
-        return [short(action) for action in actions]
-
-    def launched(self, member_id: str, port: int) -> list[str]:
-        return self.do(
-            Launched(
-                member_id=member_id,
-                address=f"h:{port}",
-                metrics_address=f"h:{port + 1}",
-                node="n",
-                pid=port,
-            )
-        )
-
-    def seen(self, member_id: str, state: str = "ready", **report: object) -> list[str]:
-        known = {"fingerprint": "f", "epoch": self.fleet.placement.epoch} | report
-        if member_id.startswith("expert"):
-            known.pop("epoch")
-        return self.do(Seen(member_id=member_id, report=Report(state=state, **known)))  # type: ignore[arg-type]
-
-    def bring_up(self) -> None:
-        self.do(Tick())
-        for port, member_id in enumerate(self.fleet.members):
-            self.launched(member_id, port)
-        self.seen("expert-0")
-        self.seen("expert-1")
-        self.seen("router-0")
-
-
-def short(action: Action) -> str:
-    if isinstance(action, Launch):
-        return f"launch {action.member.member_id}"
-    if isinstance(action, Kill):
-        return f"kill {action.member_id}"
-    epoch = action.placement.epoch
-    return (
-        f"publish {epoch.term}.{epoch.counter} to {action.router.member_id}: "
-        f"{' '.join(action.placement.workers)}"
-    )
 
 
 def test_from_nothing_to_settled() -> None:
@@ -81,12 +17,12 @@ def test_from_nothing_to_settled() -> None:
     assert script.launched("router-0", 3) == []
     assert script.launched("expert-0", 1) == []
     assert script.seen("expert-0", "loading") == []
-    assert script.seen("expert-0") == ["publish 7.1 to router-0: expert-0"]
+    assert script.seen("expert-0") == []
     assert script.launched("expert-1", 2) == []
-    assert script.seen("expert-1") == ["publish 7.2 to router-0: expert-0 expert-1"]
+    assert script.seen("expert-1") == ["publish 7.1 to router-0: expert-0 expert-1"]
     assert not script.fleet.served
-    assert script.seen("router-0", epoch=Epoch(term=7, counter=1)) == [
-        "publish 7.2 to router-0: expert-0 expert-1"
+    assert script.seen("router-0", epoch=Epoch(term=0, counter=0)) == [
+        "publish 7.1 to router-0: expert-0 expert-1"
     ]
     assert script.seen("router-0") == []
     assert script.fleet.served
@@ -94,23 +30,36 @@ def test_from_nothing_to_settled() -> None:
     assert script.fleet.placement.owners == OWNERS
 
 
-def test_a_dead_worker_leaves_at_once_and_comes_back_with_its_experts() -> None:
+def test_a_lost_workers_experts_go_to_another_and_come_home() -> None:
     script = Script()
     script.bring_up()
     assert script.fleet.settled
     assert script.do(Died(member_id="expert-1", error="gone")) == [
         "kill expert-1",
-        "publish 7.3 to router-0: expert-0",
+        "expert-0 load 1:2-3",
+        "publish 7.2 to router-0: expert-0",
     ]
     assert script.fleet.placement.owners == {1: (("expert-0",), ("expert-0",), (), ())}
     assert script.fleet.members["expert-1"].phase is Phase.PENDING
-    assert script.do(Tick()) == ["launch expert-1"]
+    assert script.tick() == ["launch expert-1"]
     assert script.fleet.members["expert-1"].experts == {1: (2, 3)}
+    assert script.answer() == ["publish 7.3 to router-0: expert-0"]
+    assert script.fleet.placement.owners == {1: (("expert-0",),) * 4}
+    assert script.seen("router-0") == []
     assert script.launched("expert-1", 9) == []
     assert script.seen("expert-1", "loading") == []
     assert script.seen("expert-1") == ["publish 7.4 to router-0: expert-0 expert-1"]
+    assert script.fleet.placement.owners == OWNERS
     assert script.fleet.placement.workers["expert-1"].address == "h:9"
     assert script.fleet.members["expert-1"].restarts == 1
+    assert script.tick(10) == []
+    assert script.seen("router-0") == []
+    assert script.tick(0.4) == []
+    assert script.tick(0.2) == ["expert-0 evict 1:2-3"]
+    assert script.answer() == []
+    assert script.holds == {"expert-0": "1:0-1", "expert-1": "1:2-3"}
+    assert script.fleet.change is None
+    assert [n.seconds for n in script.notes if n.kind == "experts_recovered"] == [0.0]
 
 
 def test_a_silent_worker_is_replaced_after_so_many_misses() -> None:
@@ -122,7 +71,11 @@ def test_a_silent_worker_is_replaced_after_so_many_misses() -> None:
     assert script.seen("expert-0") == []
     assert script.do(missed) == []
     assert script.do(missed) == []
-    assert script.do(missed) == ["kill expert-0", "publish 7.3 to router-0: expert-1"]
+    assert script.do(missed) == [
+        "kill expert-0",
+        "expert-1 load 1:0-1",
+        "publish 7.2 to router-0: expert-1",
+    ]
     assert "did not answer 3" in script.fleet.members["expert-0"].error
 
 
@@ -200,7 +153,7 @@ def test_a_restarted_router_gets_the_placement() -> None:
     assert script.do(Tick()) == ["launch router-0"]
     assert script.launched("router-0", 8) == []
     assert script.seen("router-0", "loading", epoch=Epoch(term=0, counter=0)) == [
-        "publish 7.2 to router-0: expert-0 expert-1"
+        "publish 7.1 to router-0: expert-0 expert-1"
     ]
 
 
@@ -209,7 +162,8 @@ def test_a_worker_that_says_it_failed_is_replaced() -> None:
     script.bring_up()
     assert script.seen("expert-0", "failed", error="tensor missing") == [
         "kill expert-0",
-        "publish 7.3 to router-0: expert-1",
+        "expert-1 load 1:0-1",
+        "publish 7.2 to router-0: expert-1",
     ]
     assert script.fleet.members["expert-0"].error == "tensor missing"
 
@@ -217,8 +171,11 @@ def test_a_worker_that_says_it_failed_is_replaced() -> None:
 def test_a_draining_worker_leaves_the_placement_and_lives() -> None:
     script = Script()
     script.bring_up()
-    assert script.seen("expert-0", "draining") == ["publish 7.3 to router-0: expert-1"]
-    assert script.seen("expert-0") == ["publish 7.4 to router-0: expert-0 expert-1"]
+    assert script.seen("expert-0", "draining") == [
+        "expert-1 load 1:0-1",
+        "publish 7.2 to router-0: expert-1",
+    ]
+    assert script.seen("expert-0") == ["publish 7.3 to router-0: expert-0 expert-1"]
 
 
 def test_strict_refuses_a_successor_with_other_bits() -> None:
@@ -241,7 +198,7 @@ def test_relaxed_takes_it() -> None:
     script.do(Tick())
     script.launched("expert-0", 5)
     assert script.seen("expert-0", fingerprint="g") == [
-        "publish 7.4 to router-0: expert-0 expert-1"
+        "publish 7.3 to router-0: expert-0 expert-1"
     ]
 
 

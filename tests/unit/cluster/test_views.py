@@ -9,7 +9,9 @@ import cluster.views
 from cluster.cli.table import process_table
 from cluster.fleet import Report, new_fleet
 from cluster.gateways import Gateways
-from cluster.reconcile import Died, Launched, Rules, Seen, Tick, advance
+from cluster.reconcile import advance
+from cluster.rules import Rules
+from cluster.signals import Died, Launched, Seen, Tick
 from cluster.views import Process, placement_view, status_view, targets_view
 
 OWNERS = {1: (("expert-0",), ("expert-0",), ("expert-1",), ("expert-0",))}
@@ -45,7 +47,7 @@ def test_pages_of_a_fleet_that_lost_a_worker() -> None:
         fleet, _ = advance(fleet, event, 0.0, rules)
 
     placement = placement_view(fleet)
-    assert placement["epoch"] == {"term": 2, "counter": 3}
+    assert placement["epoch"] == {"term": 2, "counter": 2}
     assert placement["workers"]["expert-0"]["experts"] == {"1": "0-1,3"}
     assert placement["without_owner"] == {"1": "2"}
 
@@ -67,6 +69,9 @@ def test_pages_of_a_fleet_that_lost_a_worker() -> None:
         "labels": {"role": "controller", "id": "controller", "node": "n0"},
     }
     assert {target["labels"]["id"] for target in targets} == set(rows)
+    assert [t["labels"] for t in targets if "page" in t["labels"]] == [
+        {**targets[-2]["labels"], "page": "experts", "__metrics_path__": "/metrics/experts"}
+    ]
 
 
 def test_gateways_come_and_go() -> None:

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kimi_k2.combine import combine
-from router_service.dispatch.live_table import LiveTable
+from router_service.dispatch.live_table import Ids, LiveTable, Owners
 from router_service.dispatch.rows_in_flight import Part, RowsInFlight
 from tests.support.deadline import run_async
 from wire.errors import UnavailableError
 
 EXPERTS, TOP_K, HIDDEN, LAYER = 12, 3, 5, 7
+CPU = torch.device("cpu")
 
 
 def expert_row(x: Tensor, expert: int) -> Tensor:
@@ -33,7 +34,7 @@ class Workers:
         self.waiting: list[tuple[RowsInFlight, Part]] = []
         self.sent = 0
 
-    def choose(self, experts: NDArray[np.int64], tried: frozenset[str]) -> NDArray[np.int16]:
+    def choose(self, experts: Ids, tried: frozenset[str]) -> int | Owners:
         workers = self.table.live.shape[2]
         without = np.array([str(w) in tried for w in range(workers)]) if tried else None
         return self.table.choose(0, experts, self.rng.random(workers), without)
@@ -78,12 +79,12 @@ async def _any_order(seed: int, failures: int) -> None:
     x = torch.randn(rows, HIDDEN, generator=torch.Generator().manual_seed(seed))
     experts = np.sort(np.stack([rng.permutation(EXPERTS)[:TOP_K] for _ in range(rows)]), axis=1)
     weights = rng.random((rows, TOP_K), np.float32)
-    flight = RowsInFlight(x, experts, weights, LAYER, workers.choose, workers.send)
+    flight = RowsInFlight(x, experts, weights, LAYER, CPU, workers.choose, workers.send)
     active = np.flatnonzero(rng.random(rows) < 0.8)
     flight.start(active.tolist())
     assert workers.sent <= 4
     workers.answer_all()
-    result = await flight.result(torch.device("cpu"))
+    result = await flight.done
 
     remaining = live.copy()
     remaining[:, list(failing)] = False
@@ -120,9 +121,9 @@ async def _nothing() -> None:
     experts = np.tile(np.arange(TOP_K), (2, 1))
     weights = np.ones((2, TOP_K), np.float32)
     x = torch.ones(2, HIDDEN)
-    flight = RowsInFlight(x, experts, weights, LAYER, workers.choose, workers.send)
+    flight = RowsInFlight(x, experts, weights, LAYER, CPU, workers.choose, workers.send)
     flight.start([])
-    result = await asyncio.wait_for(flight.result(torch.device("cpu")), 5)
+    result = await asyncio.wait_for(flight.done, 5)
     assert not result.rows.any()
     assert result.parked is None
 
@@ -138,8 +139,8 @@ async def _modes() -> None:
     weights = np.ones((2, TOP_K), np.float32)
     with torch.inference_mode():
         x = torch.ones(2, HIDDEN)
-        flight = RowsInFlight(x, experts, weights, LAYER, workers.choose, workers.send)
+        flight = RowsInFlight(x, experts, weights, LAYER, CPU, workers.choose, workers.send)
         flight.start(range(2))
     workers.answer_all()
-    result = await flight.result(torch.device("cpu"))
+    result = await flight.done
     result.rows.add_(1)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from experts_service.store import ExpertStore
-from kimi_k2.expert_ffn import ExpertWeights
+from kimi_k2.expert_weights import ExpertWeights
 
 EXPERTS = 8
 

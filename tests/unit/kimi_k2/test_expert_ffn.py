@@ -5,7 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from kimi_k2 import expert_ffn as module
-from kimi_k2.expert_ffn import ExpertWeights, expert_ffn, expert_ffn_oracle
+from kimi_k2.expert_ffn import expert_ffn, expert_ffn_oracle
+from kimi_k2.expert_weights import ExpertWeights
 from tests.support.models import unproven_numerics
 
 NUMERICS = unproven_numerics()

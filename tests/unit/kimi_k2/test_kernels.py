@@ -16,7 +16,8 @@ from kimi_k2.attention_plan import plan_attention
 from kimi_k2.batch import Segment
 from kimi_k2.compiled_proof import with_kernels
 from kimi_k2.config import ModelConfig
-from kimi_k2.expert_ffn import ExpertWeights, expert_ffn, expert_ffn_oracle
+from kimi_k2.expert_ffn import expert_ffn, expert_ffn_oracle
+from kimi_k2.expert_weights import ExpertWeights
 from kimi_k2.exponential import exp2
 from kimi_k2.fingerprint import fingerprint
 from kimi_k2.latent_cache import BLOCK_SIZE

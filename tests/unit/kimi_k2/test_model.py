@@ -19,6 +19,7 @@ from kimi_k2.local_experts import LocalExperts
 from kimi_k2.mla import LatentAttention
 from kimi_k2.model import Model
 from kimi_k2.naive_mla import naive_attention
+from kimi_k2.torch_layers import TorchLayers
 from tests.support.checkpoints import write_random_checkpoint
 from tests.support.models import random_model
 from tests.support.sequences import Runner, run_together
@@ -92,8 +93,8 @@ def test_suspending_experts_change_nothing(model_and_experts: tuple[Model, Local
     assert plain.missing == {}
 
 
-def test_padding_is_not_active(model_and_experts: tuple[Model, LocalExperts]) -> None:
-    model, experts = model_and_experts
+def test_padding_is_not_active() -> None:
+    model, experts = random_model({"vocab_size": 128}, kernels=False)
     watched = Watched(experts)
     run(model, watched, (3, 2))
     quantum = model.numerics.row_quantum
@@ -184,14 +185,15 @@ def test_no_logits_wanted(model_and_experts: tuple[Model, LocalExperts]) -> None
     assert result.logits.shape == (0, 128)
 
 
-def test_absorbed_attention_equals_naive(model_and_experts: tuple[Model, LocalExperts]) -> None:
-    model, experts = model_and_experts
+def test_absorbed_attention_equals_naive() -> None:
+    model, experts = random_model({"vocab_size": 128}, kernels=False)
+    assert isinstance(model.math, TorchLayers)
     attention = LatentAttention(model.config, model.numerics)
     x = torch.randn(88, 64, generator=torch.Generator().manual_seed(2))
     runner = Runner(model, experts, num_blocks=2)
     plan = plan_attention([runner.segment(0, 88)], 2, model.numerics)
     rotation = attention.rotation(plan.positions)
-    weights = model._weights.layers[1].attention
+    weights = model.math.weights.layers[1].attention
     absorbed = attention.forward(x, weights, 1, runner.cache, plan, rotation)
     assert torch.allclose(absorbed, naive_attention(x, weights, attention), atol=2e-6)
 

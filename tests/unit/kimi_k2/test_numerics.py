@@ -13,7 +13,7 @@ from kimi_k2 import self_test
 from kimi_k2.arithmetic import Numerics
 from kimi_k2.config import ModelConfig
 from kimi_k2.errors import ConfigError, NumericsError
-from kimi_k2.expert_ffn import ExpertWeights
+from kimi_k2.expert_weights import ExpertWeights
 from kimi_k2.fingerprint import fingerprint
 from kimi_k2.local_experts import LocalExperts
 from kimi_k2.model import Model

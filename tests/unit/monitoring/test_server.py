@@ -9,7 +9,9 @@ import threading
 import httpx
 import pytest
 from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
 
+from monitoring import expert_page
 from monitoring.metrics import RouterMetrics
 from monitoring.server import Json, ListenError, MetricsServer
 
@@ -41,6 +43,17 @@ def test_speaks_openmetrics_when_asked() -> None:
         reply = get(server, "/metrics", accept="application/openmetrics-text; version=1.0.0")
     assert reply.headers["content-type"].startswith("application/openmetrics-text")
     assert reply.text.endswith("# EOF\n")
+
+
+def test_serves_further_series_on_a_page_of_their_own() -> None:
+    pages = {expert_page.PATH: lambda: expert_page.expert_page({1: [5, 0], 2: [0, 7]})}
+    with MetricsServer(CollectorRegistry(), series=pages) as server:
+        answer = get(server, expert_page.PATH)
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    (family,) = text_string_to_metric_families(answer.text)
+    assert {sample.name for sample in family.samples} == {expert_page.NAME}
+    assert {tuple(sample.labels) for sample in family.samples} == {expert_page.LABELS}
+    assert [sample.value for sample in family.samples] == [5, 0, 0, 7]
 
 
 def test_a_failing_debug_page_is_a_500_and_harms_no_other(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tests.support.deadline import run_async
-from wire.outbox import Outbox
+from wire.carriers.outbox import Outbox
 
 
 class Stream:

@@ -1,4 +1,4 @@
-"""Messages on their way into a stream, one after another."""
+"""The inline carrier: messages on their way into the gRPC stream, one after another."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from wire.carriers.carrier import INLINE
+from wire.envelope import Message
+
 
 class Outbox:
-    """Starts a write in the very call that hands the message over, if no other is under way.
+    """Implements `Carrier`; whoever owns the stream reads it.
+
+    Starts a write in the very call that hands the message over, if no other is under way.
 
     A task would start it only when the event loop comes round, which is late where arithmetic
     holds the loop. So the coroutine of a write is advanced here, as a task would do it.
     """
+
+    name = INLINE
 
     def __init__(
         self,
@@ -29,11 +36,11 @@ class Outbox:
         self._write = write
         self._written = written
         self._ended: tuple[type[BaseException], ...] = (StopIteration, *broken)
-        self._waiting: deque[bytes] = deque()
+        self._waiting: deque[Message] = deque()
         self._current: Coroutine[Any, Any, None] | None = None
         self._closed = False
 
-    def put(self, message: bytes) -> None:
+    def put(self, message: Message) -> None:
         """Does nothing after `close`."""
         if self._closed:
             return
@@ -52,7 +59,7 @@ class Outbox:
     def _advance(self, awaited: asyncio.Future[Any] | None = None) -> None:
         while self._current is not None or self._waiting:
             if self._current is None:
-                self._current = self._write(self._waiting.popleft())
+                self._current = self._write(bytes(self._waiting.popleft()))
             try:
                 future = self._current.send(None)
             except self._ended:

@@ -1,0 +1,70 @@
+"""A fleet as the journal keeps it: what the next controller cannot see for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cluster.fleet import Fleet, Member, Role, no_placement
+from cluster.holdings import Owners, owned, owners_with
+
+Saved = dict[str, Any]
+
+
+def save(fleet: Fleet) -> Saved:
+    """Who is in the fleet, who is to hold what, and what was asked for."""
+    share = owned(fleet.owners)
+    return {
+        "workers": fleet.workers,
+        "spares": fleet.spares,
+        "number": fleet.number,
+        "avoid": sorted(fleet.avoid),
+        "restarts": list(fleet.restarts),
+        "experts": {
+            member.member_id: {
+                "spare": member.spare,
+                "leaving": member.leaving,
+                "fingerprint": member.fingerprint,
+                "holds": {
+                    str(layer): list(ids) for layer, ids in share.get(member.member_id, {}).items()
+                },
+            }
+            for member in fleet.of(Role.EXPERT)
+        },
+    }
+
+
+def resume(saved: Mapping[str, Any], planned: Fleet) -> Fleet:
+    """The fleet of a former controller, of which nothing is known yet but what it kept.
+
+    Args:
+        planned: the fleet that the blueprint describes, in the new term.
+
+    Raises:
+        KeyError, TypeError, ValueError: `saved` is not what `save` makes.
+    """
+    owners: Owners = {layer: ((),) * len(ids) for layer, ids in planned.owners.items()}
+    members: dict[str, Member] = {}
+    for name, about in saved["experts"].items():
+        holds = {int(layer): tuple(map(int, ids)) for layer, ids in about["holds"].items()}
+        members[name] = Member(
+            member_id=name,
+            role=Role.EXPERT,
+            experts=holds,
+            spare=bool(about["spare"]),
+            leaving=bool(about["leaving"]),
+            fingerprint=str(about["fingerprint"]),
+        )
+        owners = owners_with(owners, name, holds)
+    members |= {member.member_id: member for member in planned.of(Role.ROUTER)}
+    return Fleet(
+        members=members,
+        owners=owners,
+        placement=no_placement(owners, planned.placement.epoch.term),
+        workers=int(saved["workers"]),
+        spares=int(saved["spares"]),
+        number=int(saved["number"]),
+        resumed=True,
+        restarts=tuple(map(str, saved["restarts"])),
+        avoid=frozenset(map(str, saved["avoid"])),
+    )

@@ -1,0 +1,1 @@
+"""How dispatch messages travel below the one contract: in the gRPC stream, or beside it."""
