@@ -67,13 +67,13 @@ class Fleet:
         return [p for p in rows if p["role"] == "expert" and p["spare"] is spare]
 
     def node_with_experts(self) -> Any:
-        """One that neither the router is on nor, if possible, the controller."""
+        """One that the router is not on; the controller is on the head node, which is none."""
         for _ in range(6):
-            of_role = {p["role"]: p["node"] for p in self.status()["processes"]}
-            holding = {p["node"] for p in self.experts()} - {of_role["router"]}
-            found = [node for node in self.nodes.worker_nodes if node.node_id in holding]
-            if found:
-                return min(found, key=lambda node: node.node_id == of_role["controller"])
+            routers = {p["node"] for p in self.status()["processes"] if p["role"] == "router"}
+            holding = {p["node"] for p in self.experts()} - routers
+            for node in self.nodes.worker_nodes:
+                if node.node_id in holding:
+                    return node
             # Ray puts the next worker somewhere else.
             self.ask("/scale", experts=len(self.experts()) + 1)
             self.rest()
@@ -157,6 +157,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         initialize_head=True,
         head_node_args={
             "num_cpus": 2,
+            "resources": {"controller": 1},
             "include_dashboard": False,
             # So that a node that is gone is known to be in seconds.
             "_system_config": {"health_check_period_ms": 500},
@@ -171,6 +172,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
             namespace=NAMESPACE,
             lifetime="detached",
             num_cpus=0,
+            # A node that a test takes away must not take the controller along.
+            resources={"controller": 1},
             max_restarts=-1,
             max_concurrency=8,
         ).remote(blueprint, folder / "journal.json")
