@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kimi_k2.jit import compiled
-from kimi_k2.tile_code import size_function, tile_function
+from kimi_k2.tile_code import many_registers, size_function, tile_function
 
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
@@ -23,10 +23,15 @@ Indices = npt.NDArray[np.int64]
 _WIDE, _NARROW = np.float32(0), np.uint16(0)
 """Their types say what B is made of: float32, or the bits of bfloat16."""
 
+_ROOM = many_registers()
 _4x64 = tile_function(4, 4, 16)
 _2x64 = tile_function(2, 4, 16)
 _1x64 = tile_function(1, 4, 16)
+_2x32 = tile_function(2, 2, 16)
 _8x16 = tile_function(8, 1, 16)
+_6x16 = tile_function(6, 1, 16)
+_4x16 = tile_function(4, 1, 16)
+_2x16 = tile_function(2, 1, 16)
 _1x16 = tile_function(1, 1, 16)
 _32x4 = tile_function(32, 1, 4, quads=True)
 _16x4 = tile_function(16, 1, 4)
@@ -34,6 +39,18 @@ _1x4 = tile_function(1, 1, 4)
 _8x1 = tile_function(8, 1, 1)
 _1x1 = tile_function(1, 1, 1)
 _size_of = size_function()
+
+
+@compiled
+def _width(rows: int, left: int) -> int:
+    """Columns of the tiles that take the next columns of `left`: as many sums as registers hold."""
+    if left < 16:
+        return 4 if left >= 4 else 1
+    if left >= 64 and (_ROOM or rows == 1):
+        return 64
+    if left >= 32 and rows == 2:
+        return 32
+    return 16
 
 
 @compiled
@@ -56,28 +73,41 @@ def _product(
     column = 0
     while column < columns:
         left = columns - column
+        width = _width(rows, left)
         right, out = b + size * column, c + 4 * column
         row = 0
         while row < rows:
             x, y, more = a + 4 * row * a_row, out + 4 * row * c_row, rows - row
-            if left >= 64:
-                if more >= 4:
+            if width == 64:
+                if _ROOM and more >= 4:
                     _4x64(x, a_row, a_column, right, b_row, y, c_row, inner, segment, kind)
                     row += 4
-                elif more >= 2:
+                elif _ROOM and more >= 2:
                     _2x64(x, a_row, a_column, right, b_row, y, c_row, inner, segment, kind)
                     row += 2
                 else:
                     _1x64(x, a_row, a_column, right, b_row, y, c_row, inner, segment, kind)
                     row += 1
-            elif left >= 16:
-                if more >= 8:
+            elif width == 32:
+                _2x32(x, a_row, a_column, right, b_row, y, c_row, inner, segment, kind)
+                row += 2
+            elif width == 16:
+                if _ROOM and more >= 8:
                     _8x16(x, a_row, a_column, right, b_row, y, c_row, inner, segment, kind)
                     row += 8
+                elif not _ROOM and more >= 6:
+                    _6x16(x, a_row, a_column, right, b_row, y, c_row, inner, segment, kind)
+                    row += 6
+                elif not _ROOM and more >= 4:
+                    _4x16(x, a_row, a_column, right, b_row, y, c_row, inner, segment, kind)
+                    row += 4
+                elif not _ROOM and more >= 2:
+                    _2x16(x, a_row, a_column, right, b_row, y, c_row, inner, segment, kind)
+                    row += 2
                 else:
                     _1x16(x, a_row, a_column, right, b_row, y, c_row, inner, segment, kind)
                     row += 1
-            elif left >= 4:
+            elif width == 4:
                 if more >= 32 and a_column == 1 and inner % 4 == 0 and segment % 4 == 0:
                     _32x4(x, a_row, a_column, right, b_row, y, c_row, inner, segment, kind)
                     row += 32
@@ -93,7 +123,7 @@ def _product(
             else:
                 _1x1(x, a_row, a_column, right, b_row, y, c_row, inner, segment, kind)
                 row += 1
-        column += 64 if left >= 64 else 16 if left >= 16 else 4 if left >= 4 else 1
+        column += width
 
 
 @compiled

@@ -9,13 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 _FLOAT = ir.FloatType()
 _INDEX = ir.IntType(64)
 _ARGUMENTS = 9
+
+
+def many_registers() -> bool:
+    """Whether this machine has 32 vector registers of 16 floats, else 16 of 8."""
+    return bool(binding.get_host_cpu_features().get("avx512f", False))
 
 
 def tile_function(rows: int, vectors: int, lanes: int, quads: bool = False) -> Callable[..., None]:
