@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,9 +18,12 @@ from kimi_k2.layer_math import Routing
 from kimi_k2.mla import LATENT_NORM_EPS, LatentAttention
 from kimi_k2.page_walk import plan_walk
 from kimi_k2.panels import all_narrow, pack
+from kimi_k2.team import Team
 from kimi_k2.weights import LayerWeights, RouterWeights
 
 _POSITIONS_AT_ONCE = 4096
+_ROWS_TO_SHARE = 8
+"""Fewer are not worth the waking of another thread."""
 
 
 class CompiledLayers:
@@ -43,6 +47,7 @@ class CompiledLayers:
         self.embed_tokens: NDArray[np.float32] = weights.embed_tokens.numpy()
         self.norm: NDArray[np.float32] = weights.norm.numpy()
         self.head = self._keep(pack(weights.lm_head.t(), self._dtype))
+        self.team = Team(torch.get_num_threads())
 
     def start(self, batch: MicroBatch, cache: LatentCache) -> CompiledPass:
         return CompiledPass(self, batch, cache)
@@ -96,6 +101,8 @@ class CompiledPass:
         self._normed = self._mlp = self._x
         self.rows = len(self._x)
         self._broken = self.rows
+        self._hands = layers.team.size if self.rows >= _ROWS_TO_SHARE else 1
+        self._shares = self._walk.shares(self._hands)
 
     def attend(self, layer: int) -> tuple[Tensor, Routing | None]:
         from kimi_k2.layer_kernels import attention_half
@@ -105,17 +112,23 @@ class CompiledPass:
         top_k = layers.config.num_experts_per_tok
         topk_idx = np.empty((self.rows, top_k), np.int64)
         topk_weights = np.empty((self.rows, top_k), np.float32)
-        attention_half(
-            layers.facts,
-            layers.layers[layer],
-            self._pages[layer],
-            self._walk.blocks,
-            self._walk.table,
-            self._rotations,
-            self._x,
-            self._normed,
-            topk_idx,
-            topk_weights,
+        layers.team.run(
+            [
+                partial(
+                    attention_half,
+                    layers.facts,
+                    layers.layers[layer],
+                    self._pages[layer],
+                    blocks,
+                    self._walk.table,
+                    self._rotations,
+                    self._x,
+                    self._normed,
+                    topk_idx,
+                    topk_weights,
+                )
+                for blocks in self._shares
+            ]
         )
         normed = torch.from_numpy(self._normed)
         if not layers.layers[layer]["gate"][0]:
@@ -140,7 +153,22 @@ class CompiledPass:
 
         layers, chosen = self._layers, np.array(rows, np.int64)
         logits = np.empty((len(rows), layers.config.vocab_size), np.float32)
-        self._broken = finish(layers.facts, layers.norm, layers.head, self._x, chosen, logits)
+        hands = self._hands if len(rows) >= _ROWS_TO_SHARE else 1
+        cuts = [len(rows) * n // hands for n in range(hands + 1)]
+        ends = [0, *(rows[cut] for cut in cuts[1:-1]), self.rows]
+        parts = [
+            partial(
+                finish,
+                layers.facts,
+                layers.norm,
+                layers.head,
+                self._x[first:end],
+                chosen[low:high] - first,
+                logits[low:high],
+            )
+            for low, high, first, end in zip(cuts, cuts[1:], ends, ends[1:], strict=False)
+        ]
+        self._broken = sum(layers.team.run(parts))
         return torch.from_numpy(logits)
 
     def broken(self) -> frozenset[int]:

@@ -1,0 +1,77 @@
+"""Parts of a computation side by side, and how attention is cut into them."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from kimi_k2.batch import Segment
+from kimi_k2.page_walk import plan_walk
+from kimi_k2.team import Team
+
+DEADLINE_S = 10
+
+
+def test_parts_run_side_by_side_and_answer_in_their_order() -> None:
+    together = threading.Barrier(3, timeout=DEADLINE_S)
+
+    def part(number: int) -> tuple[int, str]:
+        together.wait()
+        return number, threading.current_thread().name
+
+    answers = Team(3).run([lambda n=n: part(n) for n in range(3)])
+    assert [number for number, _ in answers] == [0, 1, 2]
+    assert answers[0][1] == threading.current_thread().name
+    assert len({name for _, name in answers}) == 3
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_a_team_of_one_needs_no_thread(threads: int) -> None:
+    team, here = Team(threads), threading.current_thread()
+    assert team.size == 1
+    assert team.run([threading.current_thread, threading.current_thread]) == [here, here]
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_failure_is_told_when_every_part_has_ended(failing: int) -> None:
+    ended = threading.Event()
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    def work() -> None:
+        assert not ended.wait(0.2)
+        ended.set()
+
+    parts = [work, work]
+    parts[failing] = fail
+    with pytest.raises(ZeroDivisionError):
+        Team(2).run(parts)
+    assert ended.is_set()
+
+
+def segment(start: int, position: int, length: int, table: int) -> Segment:
+    return Segment(
+        start=start,
+        length=length,
+        position=position,
+        block_table=tuple(range(table, table + (position + length + 63) // 64)),
+    )
+
+
+def test_shares_take_about_the_same_time_and_cut_no_segment() -> None:
+    decoding = [segment(n, 100, 1, 2 * n) for n in range(9)]
+    prompt = segment(9, 0, 70, 18)
+    walk = plan_walk([*decoding, prompt], heads=4)
+    whole = walk.shares(1)
+    assert len(whole) == 1
+    assert np.array_equal(whole[0], walk.blocks)
+    first, second = walk.shares(2)
+    assert np.array_equal(np.concatenate((first, second)), walk.blocks)
+    # Nine tokens with two pages each on one side; the prompt, in three blocks, on the other.
+    assert len(first) == 9
+    assert len(second) == 3
+    assert len(plan_walk([prompt], heads=4).shares(2)) == 1
+    assert [len(share) for share in plan_walk(decoding, heads=4).shares(3)] == [3, 3, 3]
