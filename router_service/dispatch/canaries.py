@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import enum
 import logging
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from router_service.dispatch.known_answers import KnownAnswers
 from wire.codec import request_message
 from wire.placement import Epoch
 
 _log = logging.getLogger(__name__)
-_MOST_KNOWN = 4096
 
 
 class Verdict(enum.StrEnum):
@@ -61,37 +59,6 @@ class Canary:
             np.full(rows, self.expert, np.uint16),
             np.ones(rows, np.float32),
         )
-
-
-class KnownAnswers:
-    """Right answers, each computed once, in a thread; shared by all links.
-
-    The router computes them itself, from the checkpoint: workers whose fingerprint equals its own
-    have to give the same bits. To compare two owners with each other would not tell which of them
-    is wrong, and says nothing where there is one.
-    """
-
-    def __init__(self, x: Tensor, compute: Callable[[int, int], Tensor]) -> None:
-        """
-        Args:
-            x: [rows, hidden] on CPU, the canary rows.
-            compute: the right answer, [rows, hidden] on CPU, for a layer's number and an expert.
-        """
-        self.x = x
-        self._compute = compute
-        self._known: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
-        self._one_at_a_time = asyncio.Lock()
-
-    async def answer(self, layer: int, expert: int) -> Tensor:
-        """May raise whatever reading the checkpoint does."""
-        key = layer, expert
-        async with self._one_at_a_time:
-            right = self._known.get(key)
-            if right is None:
-                right = self._known[key] = await asyncio.to_thread(self._compute, layer, expert)
-                if len(self._known) > _MOST_KNOWN:
-                    self._known.popitem(last=False)
-        return right
 
 
 class Canaries:

@@ -11,8 +11,8 @@ from torch import Tensor
 from router_service.dispatch.breaker import Fault
 from router_service.dispatch.canaries import Canaries, Canary, Verdict
 from router_service.dispatch.latency_window import LatencyWindow, is_slow
-from router_service.dispatch.options import DispatchOptions
 from router_service.dispatch.standing import Standing
+from router_service.dispatch_options import DispatchOptions
 from wire.clients.expert_worker import ExpertWorkerClient
 from wire.errors import OrreryError
 

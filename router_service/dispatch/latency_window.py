@@ -6,7 +6,7 @@ import statistics
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from router_service.dispatch.options import DispatchOptions
+from router_service.dispatch_options import DispatchOptions
 
 SIZES = 40
 _KEPT = 128

@@ -18,9 +18,9 @@ from router_service.dispatch.fitness import Requirements
 from router_service.dispatch.inquiry import Inquiry
 from router_service.dispatch.latency_window import LatencyWindow
 from router_service.dispatch.link_stats import LinkStats
-from router_service.dispatch.options import DispatchOptions
 from router_service.dispatch.standing import Standing
 from router_service.dispatch.traffic import Traffic
+from router_service.dispatch_options import DispatchOptions
 from wire.channels import open_channel
 from wire.clients.expert_worker import ExpertWorkerClient
 from wire.errors import InternalError, OrreryError, UnavailableError
