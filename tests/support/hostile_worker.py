@@ -44,6 +44,7 @@ class HostileWorker:
         self.delay_s = 0.0
         self.worker_id = worker_id
         self.pid = 1
+        self.model_hash = ""
         self.state: int = pb.WORKER_STATE_READY
         self.asked = 0
         self._model = model
@@ -61,6 +62,7 @@ class HostileWorker:
         return pb.WorkerDescription(
             worker_id=self.worker_id,
             pid=self.pid,
+            model_hash=self.model_hash,
             state=self.state,  # type: ignore[arg-type]
             fingerprint=numerics.fingerprint,
             dtype=str(numerics.dtype).removeprefix("torch."),
