@@ -217,8 +217,9 @@ class Controller:
         self._watched.discard(name)
 
     async def _check(self, member: Member) -> Event:
+        term = self._fleet.placement.epoch.term
         try:
-            report = await self._link.describe(member, self._pace.timeout_s)
+            report = await self._link.describe(member, term, self._pace.timeout_s)
         except UnavailableError as error:
             if await self._actors.alive(member.member_id):
                 return Missed(member_id=member.member_id, error=str(error))

@@ -36,7 +36,7 @@ class Report:
     """What a process said of itself in answer to Describe.
 
     state: loading | ready | draining | failed.
-    epoch: the highest it has seen.
+    epoch: the highest it has seen. term: the highest of a controller that it has heard.
     loaded, assigned: experts, while loading.
     held: what a worker holds; None of others.
     load: numbers for people, e.g. running requests.
@@ -44,6 +44,7 @@ class Report:
 
     state: str
     epoch: Epoch = NO_EPOCH
+    term: int = 0
     fingerprint: str = ""
     model_hash: str = ""
     dtype: str = ""

@@ -44,8 +44,8 @@ def advance(
         return fleet, ()
     actions: list[Action] = []
     before = fleet
-    if isinstance(event, Seen) and event.report.epoch.term > fleet.placement.epoch.term:
-        text = f"{event.member_id} has seen term {event.report.epoch.term}"
+    if isinstance(event, Seen) and event.report.term > fleet.placement.epoch.term:
+        text = f"{event.member_id} has heard term {event.report.term}"
         return dataclasses.replace(fleet, superseded=True), (Note(kind="superseded", text=text),)
     fleet = _take(fleet, event, now, rules, actions)
     if not fleet.begun:

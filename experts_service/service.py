@@ -100,8 +100,8 @@ class WorkerService:
         """Loads further experts; they serve when this returns.
 
         Raises:
-            StaleEpochError: a higher epoch was seen, and nothing is loaded; or one of a newer
-                term while experts were being loaded, and no more are.
+            StaleEpochError: a higher epoch was seen, and nothing is loaded; or a newer term was
+                heard while experts were being loaded, and no more are.
             InvalidRequestError: the model has no such layer or expert; nothing is loaded.
             InternalError: the checkpoint cannot be read.
         """
@@ -112,7 +112,7 @@ class WorkerService:
         self._status.assigned += sum(
             len(set(ids) - set(held.get(layer, ()))) for layer, ids in experts.items()
         )
-        wanted = partial(self._status.check_term, epoch)
+        wanted = partial(self._status.check_command, epoch)
         try:
             for layer, ids in experts.items():
                 await asyncio.to_thread(model.store.add, layer, ids, wanted)
@@ -128,16 +128,20 @@ class WorkerService:
         """Drops experts; requests that wait for them get a typed error.
 
         Raises:
-            StaleEpochError: a higher epoch was seen; nothing is dropped.
+            StaleEpochError: a higher epoch was seen, and nothing is dropped; or a newer term was
+                heard meanwhile, and no more are.
             InvalidRequestError: the model has no such layer or expert; nothing is dropped.
         """
         self._status.command(epoch)
         model = await self._ready_model()
         _check(experts, model)
-        for layer, ids in experts.items():
-            await asyncio.to_thread(model.store.remove, layer, ids)
-        self._status.assigned = model.store.count
-        self._note_held(model)
+        wanted = partial(self._status.check_command, epoch)
+        try:
+            for layer, ids in experts.items():
+                await asyncio.to_thread(model.store.remove, layer, ids, wanted)
+        finally:
+            self._status.assigned = model.store.count
+            self._note_held(model)
 
     async def drain(self, deadline_s: float) -> bool:
         """Refuses new frames; true once all accepted ones are answered, false at the deadline."""
@@ -188,11 +192,17 @@ class WorkerService:
             failed.cancel()
             await asyncio.gather(stream, failed, return_exceptions=True)
 
+    def hear(self, term: int) -> None:
+        """Takes note of a controller's term, so that commands of an older one move no expert; what
+        `describe` says from then on stays true until the new one commands."""
+        self._status.hear(term)
+
     def describe(self) -> pb.WorkerDescription:
         model = self._model
         description = pb.WorkerDescription(
             worker_id=self._config.worker_id,
             state=self._status.state.message,
+            term=self._status.term,
             epoch=epoch_to_message(self._status.epoch),
             device=self._config.device,
             experts_assigned=self._status.assigned,

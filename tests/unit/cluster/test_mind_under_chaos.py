@@ -66,6 +66,8 @@ class World:
         self.held: dict[str, dict[int, tuple[int, ...]]] = {}
         self.starting: list[Launch] = []
         self.commands: list[LoadExperts | EvictExperts] = []
+        self.outdated: list[LoadExperts | EvictExperts] = []
+        self.terms: dict[str, int] = {}
         self.publishes: list[Publish] = []
         self.known: Placement | None = None
         self.notes: list[Note] = []
@@ -84,6 +86,7 @@ class World:
             self.starting.append(action)
         elif isinstance(action, Kill):
             self.held.pop(action.member_id, None)
+            self.terms.pop(action.member_id, None)
             self.starting = [s for s in self.starting if s.member.member_id != action.member_id]
         elif isinstance(action, Publish):
             self.publishes.append(action)
@@ -135,6 +138,7 @@ class World:
             held = self.held[name]
         elif name != "router-0":
             held = self.held[name] if self.fleet.members[name].phase == "loading" else None
+        self.terms[name] = self.fleet.placement.epoch.term
         epoch = self.known.epoch if name == "router-0" and self.known else NO_EPOCH
         self.do(
             Seen(
@@ -173,10 +177,22 @@ class World:
             event = Evicted(member_id=name, experts=command.experts, change=command.change)
         self.do(event)
 
+    def outdated_one(self) -> None:
+        """A command of a controller that another has followed comes late, or not at all."""
+        if not self.outdated:
+            return
+        command = self.outdated.pop(self.chance.randrange(len(self.outdated)))
+        name = command.worker.member_id
+        if name not in self.held or self.terms.get(name, 0) > command.epoch.term:
+            return
+        change = plus if isinstance(command, LoadExperts) else minus
+        self.held[name] = dict(change(self.held[name], command.experts))  # type: ignore[arg-type]
+
     def die(self) -> None:
         if self.held:
             name = self.chance.choice(sorted(self.held))
             del self.held[name]
+            self.terms.pop(name, None)
             self.do(Died(member_id=name, error="gone"))
 
     def ask(self) -> None:
@@ -206,6 +222,7 @@ class World:
         self.fleet = resume(
             save(self.fleet), dataclasses.replace(self.planned, placement=placement)
         )
+        self.outdated += self.commands
         self.commands, self.publishes, self.starting = [], [], []
 
     def step(self, *, calm: bool) -> None:
@@ -215,6 +232,7 @@ class World:
             self.start_one()
             self.command_one(may_fail=not calm)
             self.publish_one()
+            self.outdated_one()
         if calm or self.chance.random() < 0.7:
             for name in list(self.held):
                 self.see(name)
