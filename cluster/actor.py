@@ -23,7 +23,7 @@ from cluster.events import Chronicle
 from cluster.fleet import Fleet, Phase, Role, new_fleet
 from cluster.gateways import Gateways
 from cluster.gauges import Gauges
-from cluster.journal import JournalError, keep, next_term, recall
+from cluster.journal import JournalError, keep, newest_term, next_term, recall
 from cluster.members.actor import RayActors
 from cluster.members.setup import reachable
 from cluster.probe import GrpcLink
@@ -81,6 +81,7 @@ class ControllerHost:
             chronicle=self._chronicle,
             autoscaler=autoscaler_of(config),
             keep=partial(_keep, journal, self._run),
+            leads=partial(_leads, journal, fleet.placement.epoch.term),
         )
         self._admin = MetricsServer(
             registry,
@@ -207,6 +208,14 @@ def _keep(journal: Path, run: str, fleet: Fleet) -> None:
     except JournalError as error:
         # What is asked for would be forgotten with this controller; it goes on meanwhile.
         _log.error("%s", error)
+
+
+def _leads(journal: Path, term: int) -> bool:
+    try:
+        return newest_term(journal) <= term
+    except JournalError as error:
+        _log.error("%s", error)
+        return True
 
 
 def _end_process_after_a_pause() -> None:

@@ -40,6 +40,7 @@ from cluster.signals import (
     Missed,
     Nodes,
     Note,
+    Overtaken,
     Publish,
     ScaleAsked,
     Seen,
@@ -66,9 +67,12 @@ class Controller:
         chronicle: Chronicle,
         autoscaler: Autoscaler | None = None,
         keep: Callable[[Fleet], None] = lambda fleet: None,
+        leads: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`keep`: called with the fleet whenever what must outlive this controller has changed."""
+        """`keep`: called with the fleet whenever what must outlive this controller has changed.
+        `leads`: whether no other one has followed; asked, in a thread, before a process is started
+        or ended, since no process can refuse that by the term."""
         self._fleet = fleet
         self._rules = rules
         self._actors = actors
@@ -78,6 +82,7 @@ class Controller:
         self._chronicle = chronicle
         self._autoscaler = autoscaler
         self._keep = keep
+        self._leads = leads
         self._clock = clock
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._watched: set[str] = set()
@@ -149,6 +154,9 @@ class Controller:
             self._tasks.create_task(self._watch(name))
 
     async def _perform(self, action: Action) -> None:
+        if isinstance(action, Launch | Kill) and not await asyncio.to_thread(self._leads):
+            self._apply(Overtaken())
+            return
         if isinstance(action, Launch):
             await self._launch(action)
         elif isinstance(action, Kill):

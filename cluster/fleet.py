@@ -106,7 +106,8 @@ class Fleet:
     change: what is under way. changes: how many there were.
     tried: kind of plan -> the circumstances it was last made for; see `cluster.planning`.
     idle_until: no plan is made before, since one has just failed.
-    load: of the last window, float64 [layers, experts]. weighed: it has not been looked at.
+    load: of the last window that told something, float64 [layers, experts]; None: experts count as
+        equal. weighed: it has not been looked at.
     restless: something has changed since planning last found nothing to do.
     restarts: expert workers that are still to be started anew, in order.
     avoid: nodes where nothing is to be started.

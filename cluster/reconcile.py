@@ -13,6 +13,7 @@ from cluster.fleet import Fleet, Member, Phase, Role, epoch_of, placement_of
 from cluster.holdings import Owners, count, minus, owned, owners_with, owners_without
 from cluster.life import UP, live_on, other_model, tick
 from cluster.muster import hear, muster
+from cluster.planners_view import weigh
 from cluster.planning import next_change
 from cluster.pursue import abandon, pursue, take_step
 from cluster.rules import Rules
@@ -25,8 +26,10 @@ from cluster.signals import (
     Failed,
     Loaded,
     MemberEvent,
+    News,
     Nodes,
     Note,
+    Overtaken,
     Publish,
     RestartAsked,
     ScaleAsked,
@@ -44,9 +47,10 @@ def advance(
         return fleet, ()
     actions: list[Action] = []
     before = fleet
+    if isinstance(event, Overtaken):
+        return _stand_back(fleet, "the journal has given out a higher term")
     if isinstance(event, Seen) and event.report.term > fleet.placement.epoch.term:
-        text = f"{event.member_id} has heard term {event.report.term}"
-        return dataclasses.replace(fleet, superseded=True), (Note(kind="superseded", text=text),)
+        return _stand_back(fleet, f"{event.member_id} has heard term {event.report.term}")
     fleet = _take(fleet, event, now, rules, actions)
     if not fleet.begun:
         fleet = _begin(fleet, actions)
@@ -67,7 +71,11 @@ def advance(
     return fleet, tuple(actions)
 
 
-def _take(fleet: Fleet, event: Event, now: float, rules: Rules, actions: list[Action]) -> Fleet:
+def _stand_back(fleet: Fleet, why: str) -> tuple[Fleet, tuple[Action, ...]]:
+    return dataclasses.replace(fleet, superseded=True), (Note(kind="superseded", text=why),)
+
+
+def _take(fleet: Fleet, event: News, now: float, rules: Rules, actions: list[Action]) -> Fleet:
     if isinstance(event, Tick):
         return fleet.put(
             *(tick(fleet, member, now, rules, actions) for member in fleet.members.values())
@@ -75,7 +83,7 @@ def _take(fleet: Fleet, event: Event, now: float, rules: Rules, actions: list[Ac
     if isinstance(event, Loaded | Evicted | Failed):
         return take_step(fleet, event, now, actions)
     if isinstance(event, Weighed):
-        return dataclasses.replace(fleet, load=event.load, weighed=True)
+        return weigh(fleet, event.load, rules)
     if isinstance(event, Nodes | ScaleAsked | DrainAsked | RestartAsked):
         return hear(fleet, event, actions)
     return _member(fleet, event, now, rules, actions)

@@ -96,6 +96,11 @@ class Nodes:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Overtaken:
+    """The journal has given a higher term to another controller."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScaleAsked:
     """workers: that should hold experts. by: who asks."""
 
@@ -121,7 +126,8 @@ class RestartAsked:
 MemberEvent: TypeAlias = Launched | Seen | Missed | Died
 StepEvent: TypeAlias = Loaded | Evicted | Failed
 Ask: TypeAlias = ScaleAsked | DrainAsked | RestartAsked
-Event: TypeAlias = Tick | MemberEvent | StepEvent | Weighed | Nodes | Ask
+News: TypeAlias = Tick | MemberEvent | StepEvent | Weighed | Nodes | Ask
+Event: TypeAlias = News | Overtaken
 
 # What to do.
 

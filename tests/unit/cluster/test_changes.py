@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import doctest
+import re
 
 import numpy as np
 import pytest
@@ -272,6 +273,43 @@ def test_loads_are_left_alone_where_the_config_says_so_and_where_they_tell_nothi
     script.run(10)
     assert script.fleet.change is None
     assert script.kinds == []
+
+
+@pytest.mark.parametrize(("balance", "scale"), [(False, 1.0), (True, 0.05), (True, 0.0)])
+@pytest.mark.parametrize("workers", [2, 3, 4])
+def test_who_joins_gets_an_equal_part_while_loads_tell_nothing(
+    balance: bool, scale: float, workers: int
+) -> None:
+    rules = dataclasses.replace(RULES, balance=balance)
+    experts = 24
+    owners = {
+        layer: tuple((f"expert-{e % workers}",) for e in range(experts)) for layer in (1, 2, 3)
+    }
+    script = Script(rules, owners=owners, workers=workers)
+    script.bring_up()
+    skewed = np.linspace(0.0, 1.0, experts) ** 4 * 1e6
+    script.do(Weighed(load=np.tile(skewed, (3, 1)) * scale * 1e-3))
+    script.do(ScaleAsked(workers=workers + 1, by="test"))
+    script.run(60)
+    for row in script.fleet.placement.owners.values():
+        parts = [sum(w in ids for ids in row) for w in script.fleet.placement.workers]
+        assert max(parts) - min(parts) <= 1
+        assert len(parts) == workers + 1
+    (begun,) = [note for note in script.notes if note.kind == "change_begun"]
+    assert begun.facts["copies"] == 3 * (experts // (workers + 1))
+    before, after = map(float, re.findall(r"\d\.\d{3}", begun.text))
+    assert before == pytest.approx(workers / (workers + 1), abs=1e-3)
+    assert after > before
+
+
+def test_plans_go_by_the_last_load_that_told_something() -> None:
+    script = four()
+    script.do(Weighed(load=HOT))
+    script.run(20)
+    hot = script.fleet.load
+    script.do(Weighed(load=HOT * 1e-3))
+    assert script.fleet.load is hot
+    assert not script.fleet.weighed
 
 
 def test_what_cannot_be_done_is_refused_before_anything_is() -> None:

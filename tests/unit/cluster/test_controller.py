@@ -139,7 +139,12 @@ class Actors:
 PLANNED = new_fleet(OWNERS, ["expert-0", "expert-1"], ["router-0"], term=3)
 
 
-def controller_of(world: World, fleet: Fleet, registry: CollectorRegistry) -> Controller:
+def controller_of(
+    world: World,
+    fleet: Fleet,
+    registry: CollectorRegistry,
+    leads: Callable[[], bool] = lambda: True,
+) -> Controller:
     return Controller(
         fleet=fleet,
         rules=Rules(misses=3, start_timeout_s=5, drain_s=0.02),
@@ -148,6 +153,7 @@ def controller_of(world: World, fleet: Fleet, registry: CollectorRegistry) -> Co
         gauges=Gauges(ControllerMetrics(registry)),
         pace=Pace(interval_s=0.01, timeout_s=0.5, weigh_s=0.05, window_s=1, nodes_s=0.02),
         chronicle=Chronicle(None, fleet.placement.epoch.term, lambda: 0.0),
+        leads=leads,
     )
 
 
@@ -280,3 +286,21 @@ def test_everybody_has_heard_an_heir_before_it_publishes_and_the_old_one_moves_n
         await asyncio.gather(work, return_exceptions=True)
 
     with_controller(world, play)
+
+
+def test_a_controller_that_was_followed_ends_no_process() -> None:
+    async def scene() -> None:
+        world, leading = World(), True
+        controller = controller_of(world, PLANNED, CollectorRegistry(), lambda: leading)
+        work = asyncio.create_task(controller.run())
+        await wait_until_async(lambda: controller.fleet.settled, "a settled fleet", 5)
+        leading = False
+        world.log.clear()
+        world.silent |= {"expert-0", "expert-1", "router-0"}
+        await wait_until_async(lambda: controller.fleet.superseded, "its insight", 5)
+        await asyncio.sleep(0.05)
+        assert world.log == []
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+
+    run_async(scene(), 20)
