@@ -14,11 +14,12 @@ from wire.placement import Epoch, Placement
 class Actors(Protocol):
     """Starts and ends the processes of members."""
 
-    async def launch(self, member: Member, avoid: frozenset[str]) -> Launched:
+    async def launch(self, member: Member, avoid: frozenset[str], polite: bool) -> Launched:
         """Starts the member, or finds the one that a former controller started.
 
         Args:
             avoid: nodes that it must not be started on.
+            polite: it is to leave the processors to others until it is ready.
 
         Raises:
             StartError: it did not come up.

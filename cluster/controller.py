@@ -172,7 +172,7 @@ class Controller:
         member = action.member
         async with self._locks[member.member_id]:
             try:
-                launched = await self._actors.launch(member, action.avoid)
+                launched = await self._actors.launch(member, action.avoid, action.polite)
             except StartError as error:
                 self._apply(Died(member_id=member.member_id, error=str(error)))
             else:

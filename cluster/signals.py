@@ -134,10 +134,12 @@ Event: TypeAlias = News | Overtaken
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """avoid: nodes that it must not be on."""
+    """avoid: nodes that it must not be on. polite: nobody waits for it, so it is to leave the
+    processors to those that serve."""
 
     member: Member
     avoid: frozenset[str] = frozenset()
+    polite: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,11 +15,12 @@ from prometheus_client import CollectorRegistry
 
 from experts_service.admission import Admission
 from experts_service.answering import Answering, Answers
-from experts_service.config import WorkerConfig, check_experts
+from experts_service.config import WorkerConfig
 from experts_service.handler import StreamHandler
 from experts_service.in_flight import InFlight
 from experts_service.intake import Intake
 from experts_service.model import ServedModel, open_model
+from experts_service.named_experts import check_experts
 from experts_service.pool import TaskPool
 from experts_service.runtime import Runtime
 from experts_service.servicer import Servicer
@@ -34,6 +35,7 @@ from wire.generated import orrery_pb2 as pb
 from wire.health import Health
 from wire.messages import epoch_to_message, experts_to_message
 from wire.placement import Epoch
+from wire.polite import in_thread
 from wire.services import EXPERT_WORKER, Context, add_expert_worker
 
 _log = logging.getLogger(__name__)
@@ -225,12 +227,13 @@ class WorkerService:
     async def _load_assigned(self) -> None:
         self._status.assigned = sum(len(set(ids)) for ids in self._config.experts.values())
         try:
-            model = await asyncio.to_thread(open_model, self._config)
+            model = await in_thread(self._config.polite, partial(open_model, self._config))
             self._model = model
             for layer, ids in sorted(self._config.experts.items()):
                 if self._stopping:
                     return
-                await asyncio.to_thread(model.store.add, layer, ids)
+                add = partial(model.store.add, layer, ids)
+                await in_thread(self._config.polite, add)
                 self._note_held(model)
         except Exception as error:  # noqa: BLE001
             # Such as an AssertionError of torch for a device that this build does not know.

@@ -67,6 +67,7 @@ class RouterConfig(EngineConfig):
     threads: CPU threads of torch in this process; None leaves torch's own choice.
     experts: "remote" dispatches to expert workers, "local" computes them in this process.
     carrier: of dispatch messages, see `DispatchOptions`.
+    polite: the model is loaded by a thread that leaves the processors to others, see `wire.polite`.
     """
 
     router_id: str = "router-0"
@@ -78,3 +79,4 @@ class RouterConfig(EngineConfig):
     threads: int | None = None
     experts: Literal["remote", "local"] = "remote"
     carrier: CarrierChoice = "auto"
+    polite: bool = False

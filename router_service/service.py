@@ -37,6 +37,7 @@ from wire.generated import orrery_pb2 as pb
 from wire.health import Health
 from wire.messages import epoch_to_message
 from wire.placement import Placement
+from wire.polite import in_thread
 from wire.services import ROUTER, Context, add_router
 
 _log = logging.getLogger(__name__)
@@ -209,7 +210,7 @@ class RouterService:
     async def _load(self) -> None:
         config = self._config
         try:
-            loaded = await asyncio.to_thread(load_model, config)
+            loaded = await in_thread(config.polite, partial(load_model, config))
             experts = await open_source(config, loaded, self._metrics)
         except (ModelError, OSError, RuntimeError) as error:
             _log.error("router %s cannot serve: %s", config.router_id, error)

@@ -57,11 +57,12 @@ class RayActors:
         self._group: PlacementGroup | None = None
         self._group_lock = asyncio.Lock()
 
-    async def launch(self, member: Member, avoid: frozenset[str]) -> Launched:
+    async def launch(self, member: Member, avoid: frozenset[str], polite: bool) -> Launched:
         """Starts the member's actor, or takes over the living one of its name.
 
         Args:
             avoid: nodes that are not taken by expert workers besides the planned ones.
+            polite: it leaves the processors to others until it is ready.
 
         Raises:
             StartError: Ray cannot place it in time, or it fails on its way up.
@@ -71,7 +72,7 @@ class RayActors:
             async with asyncio.timeout(timeout_s):
                 handle = await asyncio.to_thread(self._find, member.member_id)
                 if handle is None:
-                    handle = await self._create(member, avoid)
+                    handle = await self._create(member, avoid, polite)
                 self._handles[member.member_id] = handle
                 about = await _result(handle.start.remote())
                 node = str(await _result(handle.node.remote()))
@@ -147,7 +148,7 @@ class RayActors:
                 return
             pause.wait(0.05)
 
-    async def _create(self, member: Member, avoid: frozenset[str]) -> Any:
+    async def _create(self, member: Member, avoid: frozenset[str], polite: bool) -> Any:
         options: dict[str, Any] = {
             "name": f"{_PREFIX}{member.member_id}",
             "namespace": NAMESPACE,
@@ -157,7 +158,7 @@ class RayActors:
         }
         if member.role is Role.ROUTER:
             return RouterActor.options(**options).remote(
-                router_config(self._blueprint, member.member_id)
+                router_config(self._blueprint, member.member_id, polite=polite)
             )
         if member.member_id in self._blueprint.workers:
             group = await self._spread()
@@ -167,7 +168,8 @@ class RayActors:
             )
         else:
             options |= further_worker(self._blueprint.config, avoid)
-        return ExpertWorkerActor.options(**options).remote(worker_config(self._blueprint, member))
+        config = worker_config(self._blueprint, member, polite=polite)
+        return ExpertWorkerActor.options(**options).remote(config)
 
     async def _spread(self) -> PlacementGroup:
         async with self._group_lock:

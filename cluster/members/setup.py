@@ -17,7 +17,7 @@ _ANY_GPU = 0.001
 _NODE_ID = "ray.io/node-id"
 
 
-def worker_config(blueprint: Blueprint, member: Member) -> WorkerConfig:
+def worker_config(blueprint: Blueprint, member: Member, *, polite: bool = False) -> WorkerConfig:
     """What an expert worker is told."""
     experts = blueprint.config.experts
     return WorkerConfig(
@@ -30,10 +30,11 @@ def worker_config(blueprint: Blueprint, member: Member) -> WorkerConfig:
         dtype=experts.dtype,
         threads=experts.threads,
         carrier=_carrier(experts),
+        polite=polite,
     )
 
 
-def router_config(blueprint: Blueprint, router_id: str) -> RouterConfig:
+def router_config(blueprint: Blueprint, router_id: str, *, polite: bool = False) -> RouterConfig:
     """What a router is told."""
     router = blueprint.config.router
     return RouterConfig(
@@ -55,6 +56,7 @@ def router_config(blueprint: Blueprint, router_id: str) -> RouterConfig:
         timeout_s=router.timeout_s,
         park_timeout_s=router.park_timeout_s,
         carrier=_carrier(blueprint.config.experts),
+        polite=polite,
     )
 
 

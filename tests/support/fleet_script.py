@@ -47,10 +47,12 @@ class Script:
         self.now = 100.0
         self.notes: list[Note] = []
         self.pending: list[LoadExperts | EvictExperts] = []
+        self.launches: list[Launch] = []
 
     def do(self, event: Event) -> list[str]:
         self.fleet, actions = advance(self.fleet, event, self.now, self.rules)
         self.notes += [a for a in actions if isinstance(a, Note)]
+        self.launches += [a for a in actions if isinstance(a, Launch)]
         self.pending += [a for a in actions if isinstance(a, LoadExperts | EvictExperts)]
         return [short(action) for action in actions if not isinstance(action, Note)]
 

@@ -50,7 +50,7 @@ class Services:
         self.running: dict[str, WorkerService | RouterService] = {}
         self._dead: list[WorkerService | RouterService] = []
 
-    async def launch(self, member: Member, avoid: frozenset[str]) -> Launched:
+    async def launch(self, member: Member, avoid: frozenset[str], polite: bool) -> Launched:
         service = self.running.get(member.member_id)
         if service is None:
             service = self._make(member)

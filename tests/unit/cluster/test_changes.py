@@ -20,11 +20,13 @@ from cluster.signals import (
     Died,
     DrainAsked,
     Failed,
+    Launch,
     Loaded,
     Nodes,
     RestartAsked,
     ScaleAsked,
     Seen,
+    Tick,
     Weighed,
 )
 from tests.support.fleet_script import RULES, Script
@@ -300,6 +302,35 @@ def test_who_joins_gets_an_equal_part_while_loads_tell_nothing(
     before, after = map(float, re.findall(r"\d\.\d{3}", begun.text))
     assert before == pytest.approx(workers / (workers + 1), abs=1e-3)
     assert after > before
+
+
+def test_who_is_started_while_others_serve_leaves_the_processors_to_them() -> None:
+    def launches(script: Script) -> dict[str, bool]:
+        script.launches.clear()
+        script.run(30)
+        return {launch.member.member_id: launch.polite for launch in script.launches}
+
+    script = four()
+    assert not any(launch.polite for launch in script.launches)
+    script.do(ScaleAsked(workers=5, by="test"))
+    assert launches(script) == {"expert-4": True}
+    for polite in (True, False):
+        script.do(Died(member_id="expert-4", error="gone"))
+        script.tick(2)
+        assert script.launches[-1].member.restarts == script.fleet.members["expert-4"].restarts
+        assert script.launches[-1].polite is polite
+        script.run(30)
+    script.do(Died(member_id="router-0", error="gone"))
+    assert launches(script) == {"router-0": False}
+
+
+def test_a_worker_that_rows_wait_for_takes_what_processors_it_can_get() -> None:
+    script = four()
+    script.rules = dataclasses.replace(RULES, memory_bytes=2)
+    script.do(Died(member_id="expert-0", error="gone"))
+    script.do(Tick())
+    assert script.fleet.lost_since is not None
+    assert script.launches[-1] == Launch(member=script.fleet.members["expert-0"])
 
 
 def test_plans_go_by_the_last_load_that_told_something() -> None:

@@ -43,7 +43,7 @@ class World:
         self.leaving: frozenset[str] = frozenset()
         self.asked: dict[str, Tokens] = {}
 
-    async def launch(self, member: Member, avoid: frozenset[str]) -> Launched:
+    async def launch(self, member: Member, avoid: frozenset[str], polite: bool) -> Launched:
         name = member.member_id
         if self.refuse.get(name, 0):
             self.refuse[name] -= 1
