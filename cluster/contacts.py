@@ -30,6 +30,10 @@ class Actors(Protocol):
         """Ends it; one that is gone already is no error."""
         ...
 
+    async def present(self, member_id: str) -> bool:
+        """Whether a former controller's process of that name is there, or seems to be."""
+        ...
+
     async def alive(self, member_id: str) -> bool:
         """False when it is known to be gone."""
         ...

@@ -25,7 +25,9 @@ from cluster.loads import LoadWindow, Tokens
 from cluster.permit import permit
 from cluster.reconcile import advance
 from cluster.rules import Pace, Rules
+from cluster.saved import lasting
 from cluster.signals import (
+    Absent,
     Action,
     Ask,
     Died,
@@ -134,7 +136,7 @@ class Controller:
     def _apply(self, event: Event) -> None:
         before = self._fleet
         self._fleet, actions = advance(before, event, self._clock(), self._rules)
-        if _lasting(before) != _lasting(self._fleet) and not self._fleet.superseded:
+        if lasting(before) != lasting(self._fleet) and not self._fleet.superseded:
             self._keep(self._fleet)
         self._gauges.show(before, self._fleet)
         self._watch_new()
@@ -171,6 +173,9 @@ class Controller:
     async def _launch(self, action: Launch) -> None:
         member = action.member
         async with self._locks[member.member_id]:
+            taking_over = self._fleet.resumed and not self._fleet.begun
+            if taking_over and not await self._actors.present(member.member_id):
+                self._apply(Absent(member_id=member.member_id))
             try:
                 launched = await self._actors.launch(member, action.avoid, action.polite)
             except StartError as error:
@@ -280,17 +285,6 @@ class Controller:
             await self.ask(ScaleAsked(workers=wanted, by="autoscaler"))
         except ClusterError as error:
             _log.info("not scaled to %d workers: %s", wanted, error)
-
-
-def _lasting(fleet: Fleet) -> tuple[object, ...]:
-    """What `keep` is told of."""
-    if not fleet.begun:
-        return ()
-    return (
-        *(fleet.workers, fleet.spares, fleet.number, fleet.avoid, fleet.restarts),
-        id(fleet.owners),
-        [(m.member_id, m.spare, m.leaving) for m in fleet.of(Role.EXPERT)],
-    )
 
 
 def _of_itself(event: Seen, member: Member) -> Any:

@@ -6,7 +6,18 @@ import dataclasses
 
 from cluster.fleet import Fleet, Member, Phase, Report, Role
 from cluster.rules import Rules
-from cluster.signals import Action, Died, Kill, Launch, Launched, MemberEvent, Missed, Note, Seen
+from cluster.signals import (
+    Absent,
+    Action,
+    Died,
+    Kill,
+    Launch,
+    Launched,
+    MemberEvent,
+    Missed,
+    Note,
+    Seen,
+)
 
 _BACKOFF_S = 0.5
 _BACKOFF_MOST_S = 30.0
@@ -65,6 +76,10 @@ def live_on(
             node=event.node,
             pid=event.pid,
         )
+    if isinstance(event, Absent):
+        error = "its process was gone when this controller took over"
+        actions.append(Note(kind="member_died", subject=member.member_id, text=error))
+        return dataclasses.replace(member, failures=member.failures + 1, error=error)
     if isinstance(event, Died) and member.phase not in (Phase.PENDING, Phase.DOWN):
         return fall(member, event.error, now, actions)
     if member.phase in UP:

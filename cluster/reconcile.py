@@ -38,6 +38,10 @@ from cluster.signals import (
     Weighed,
 )
 
+# So long a controller that took over waits for processes that should be there and do not answer.
+_TAKEOVER_S = 10.0
+_COMING = (Phase.STARTING, Phase.LOADING)
+
 
 def advance(
     fleet: Fleet, event: Event, now: float, rules: Rules
@@ -53,7 +57,7 @@ def advance(
         return _stand_back(fleet, f"{event.member_id} has heard term {event.report.term}")
     fleet = _take(fleet, event, now, rules, actions)
     if not fleet.begun:
-        fleet = _begin(fleet, actions)
+        fleet = _begin(fleet, now, actions)
     fleet = _place(before, fleet, now, actions)
     if isinstance(event, Tick):
         fleet = muster(fleet, now, actions)
@@ -134,13 +138,19 @@ def _believe(fleet: Fleet, before: Member, after: Member, actions: list[Action])
     return fleet.put(after)
 
 
-def _begin(fleet: Fleet, actions: list[Action]) -> Fleet:
-    """Begins once all workers are up. A controller that took over does not wait for those that
-    fell, but for routers, which go by what the one before it has told them."""
+def _begin(fleet: Fleet, now: float, actions: list[Action]) -> Fleet:
+    """Begins once all workers are up. A controller that took over waits for routers too, which go
+    by what the one before it has told them, but not for those that fell, nor long for the silent."""
     experts = [m for m in fleet.of(Role.EXPERT) if not m.spare or fleet.resumed]
-    if not all(m.phase is Phase.READY or (fleet.resumed and m.failures) for m in experts):
+    given_up = {
+        m.member_id
+        for m in fleet.members.values()
+        if fleet.resumed and (m.failures or (m.phase in _COMING and now - m.since > _TAKEOVER_S))
+    }
+    if not all(m.phase is Phase.READY or m.member_id in given_up for m in experts):
         return fleet
-    if fleet.resumed and any(m.phase not in UP and not m.failures for m in fleet.of(Role.ROUTER)):
+    routers = [m for m in fleet.of(Role.ROUTER) if m.member_id not in given_up]
+    if fleet.resumed and any(m.phase not in UP for m in routers):
         return fleet
     if fleet.resumed:
         owners: Owners = {layer: ((),) * len(ids) for layer, ids in fleet.owners.items()}

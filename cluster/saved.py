@@ -34,6 +34,17 @@ def save(fleet: Fleet) -> Saved:
     }
 
 
+def lasting(fleet: Fleet) -> tuple[object, ...]:
+    """What `save` keeps, to be compared: quick, since it is looked at after every event."""
+    if not fleet.begun:
+        return ()
+    return (
+        *(fleet.workers, fleet.spares, fleet.number, fleet.avoid, fleet.restarts),
+        id(fleet.owners),
+        [(m.member_id, m.spare, m.leaving) for m in fleet.of(Role.EXPERT)],
+    )
+
+
 def resume(saved: Mapping[str, Any], planned: Fleet) -> Fleet:
     """The fleet of a former controller, of which nothing is known yet but what it kept.
 

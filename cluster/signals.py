@@ -31,6 +31,13 @@ class Launched:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Absent:
+    """A former controller's process is not there any more; the one that is started is new."""
+
+    member_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Seen:
     """A process answered a health check."""
 
@@ -123,7 +130,7 @@ class RestartAsked:
     by: str
 
 
-MemberEvent: TypeAlias = Launched | Seen | Missed | Died
+MemberEvent: TypeAlias = Absent | Launched | Seen | Missed | Died
 StepEvent: TypeAlias = Loaded | Evicted | Failed
 Ask: TypeAlias = ScaleAsked | DrainAsked | RestartAsked
 News: TypeAlias = Tick | MemberEvent | StepEvent | Weighed | Nodes | Ask

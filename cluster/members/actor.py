@@ -108,6 +108,9 @@ class RayActors:
         await asyncio.to_thread(ray.kill, handle)
         await asyncio.to_thread(self._await_gone, member_id)
 
+    async def present(self, member_id: str) -> bool:
+        return await asyncio.to_thread(self._find, member_id) is not None
+
     async def alive(self, member_id: str) -> bool:
         handle = self._handles.get(member_id)
         if handle is None:

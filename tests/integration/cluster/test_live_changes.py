@@ -69,6 +69,9 @@ class Services:
         if service is not None:
             await service.stop()
 
+    async def present(self, member_id: str) -> bool:
+        return member_id in self.running
+
     async def alive(self, member_id: str) -> bool:
         return member_id in self.running
 

@@ -17,6 +17,7 @@ from cluster.holdings import owned
 from cluster.permit import permit
 from cluster.saved import resume, save
 from cluster.signals import (
+    Absent,
     Died,
     DrainAsked,
     Failed,
@@ -383,6 +384,34 @@ def test_a_new_controller_finds_the_fleet_as_it_is() -> None:
     assert "expert-1" not in heir.fleet.members
     assert heir.fleet.workers == 3
     assert "experts_lost" not in heir.kinds
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_an_heir_repairs_at_once_what_was_lost_with_its_predecessor(silent: bool) -> None:
+    """Without waiting for the process that is started anew, nor long for one that hangs."""
+    script = four(spares=1)
+    heir = Script(fleet=resume(save(script.fleet), script.fleet))
+    heir.tick()
+    if not silent:
+        heir.do(Absent(member_id="expert-1"))
+    for port, name in enumerate(list(heir.fleet.members)):
+        if name != "expert-1":
+            heir.launched(name, port)
+    for name in list(heir.fleet.members):
+        if name != "expert-1":
+            heir.seen(name, held=script.fleet.members[name].experts)
+    assert heir.fleet.begun is not silent
+    if silent:
+        heir.tick(9.5)
+        assert not heir.fleet.begun
+        heir.tick(1.0)
+    assert heir.fleet.begun
+    heir.seen("router-0")
+    assert [(c.worker.member_id, c.experts) for c in heir.pending] == [
+        ("expert-4", script.fleet.members["expert-1"].experts)
+    ]
+    assert heir.fleet.members["expert-1"].phase is Phase.STARTING
+    assert ("member_died" in heir.kinds) is not silent
 
 
 def test_an_heir_moves_nothing_before_every_router_has_its_term() -> None:

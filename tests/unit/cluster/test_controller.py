@@ -133,6 +133,7 @@ class Actors:
         self.launch = world.launch
         self.kill = world.kill
         self.alive = world.is_alive
+        self.present = world.is_alive
         self.leaving_nodes = world.leaving_nodes
 
 

@@ -16,6 +16,7 @@ from cluster.reconcile import advance
 from cluster.rules import Rules
 from cluster.saved import resume, save
 from cluster.signals import (
+    Absent,
     Action,
     Ask,
     Died,
@@ -108,6 +109,8 @@ class World:
         name = member.member_id
         self.port += 1
         if name not in self.held:
+            if self.fleet.resumed and not self.fleet.begun:
+                self.do(Absent(member_id=name))
             self.held[name] = {layer: tuple(e) for layer, e in member.experts.items()}
             if name == "router-0":
                 self.known = None
