@@ -140,7 +140,8 @@ def _believe(fleet: Fleet, before: Member, after: Member, actions: list[Action])
 
 def _begin(fleet: Fleet, now: float, actions: list[Action]) -> Fleet:
     """Begins once all workers are up. A controller that took over waits for routers too, which go
-    by what the one before it has told them, but not for those that fell, nor long for the silent."""
+    by what the one before it has told them, but not for those that fell, nor long for the silent.
+    """
     experts = [m for m in fleet.of(Role.EXPERT) if not m.spare or fleet.resumed]
     given_up = {
         m.member_id

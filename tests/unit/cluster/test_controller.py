@@ -145,10 +145,11 @@ def controller_of(
     fleet: Fleet,
     registry: CollectorRegistry,
     leads: Callable[[], bool] = lambda: True,
+    misses: int = 3,
 ) -> Controller:
     return Controller(
         fleet=fleet,
-        rules=Rules(misses=3, start_timeout_s=5, drain_s=0.02),
+        rules=Rules(misses=misses, start_timeout_s=5, drain_s=0.02),
         actors=Actors(world),
         link=world,
         gauges=Gauges(ControllerMetrics(registry)),
@@ -269,7 +270,8 @@ def test_everybody_has_heard_an_heir_before_it_publishes_and_the_old_one_moves_n
         planned = new_fleet(OWNERS, ["expert-0", "expert-1"], ["router-0"], term=4)
         world.silent.add("expert-1")
         world.log.clear()
-        heir = controller_of(world, resume(save(old.fleet), planned), CollectorRegistry())
+        saved = resume(save(old.fleet), planned)
+        heir = controller_of(world, saved, CollectorRegistry(), misses=100_000)
         work = asyncio.create_task(heir.run())
         await wait_until_async(lambda: world.terms["expert-0"] == 4, "its first word", 5)
         await wait_until_async(lambda: old.fleet.superseded, "the old one's insight", 5)
