@@ -20,7 +20,7 @@ from cluster.config_reader import to_tree
 from cluster.controller import Controller
 from cluster.errors import ClusterError, StartError
 from cluster.events import Chronicle
-from cluster.fleet import Fleet, Phase, Role, new_fleet
+from cluster.fleet import Fleet, new_fleet
 from cluster.gateways import Gateways
 from cluster.gauges import Gauges
 from cluster.journal import JournalError, keep, newest_term, next_term, recall
@@ -162,11 +162,7 @@ class ControllerHost:
         self._check()
         if gateway is not None:
             self._gateways.heard(gateway, time.monotonic())
-        return [
-            member.address
-            for member in self._controller.fleet.of(Role.ROUTER)
-            if member.phase is Phase.READY
-        ]
+        return [member.address for member in self._controller.fleet.takers]
 
     def stop(self) -> None:
         """Ends every member and the controller's work; the actor itself is left to be killed."""

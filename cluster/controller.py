@@ -31,6 +31,8 @@ from cluster.signals import (
     Action,
     Ask,
     Died,
+    Drained,
+    DrainRouter,
     Event,
     Evicted,
     EvictExperts,
@@ -165,6 +167,8 @@ class Controller:
             async with self._locks[action.member_id]:
                 await self._actors.kill(action.member_id)
             self._apply(Tick())
+        elif isinstance(action, DrainRouter):
+            await self._drain(action.router)
         elif isinstance(action, Publish):
             await self._publish(action)
         elif isinstance(action, LoadExperts | EvictExperts):
@@ -182,6 +186,14 @@ class Controller:
                 self._apply(Died(member_id=member.member_id, error=str(error)))
             else:
                 self._apply(launched)
+
+    async def _drain(self, router: Member) -> None:
+        try:
+            await self._link.drain(router, self._rules.router_drain_s)
+        except OrreryError as error:
+            _log.info("%s did not finish what it had begun: %s", router.member_id, error)
+        if self._same(router):
+            self._apply(Drained(member_id=router.member_id))
 
     async def _publish(self, action: Publish) -> None:
         router = action.router

@@ -163,7 +163,9 @@ def _seen(
             f"came back with numerics {report.fingerprint}, was {known}, and `exactness` is strict"
         )
         actions.append(Note(kind="member_refused", subject=member.member_id, text=error))
-        return dataclasses.replace(member, phase=Phase.DOWN, report=report, since=now, error=error)
+        return dataclasses.replace(
+            member, phase=Phase.DOWN, leaving=True, report=report, since=now, error=error
+        )
     phase = Phase(report.state)
     ready = phase is Phase.READY
     steady = ready and member.phase is Phase.READY and now - member.since >= _STEADY_S

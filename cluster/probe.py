@@ -56,6 +56,11 @@ class GrpcLink:
             raise TypeError(f"{router.member_id} is no router")
         return _router_report(await client.set_placement(placement, timeout_s=timeout_s))
 
+    async def drain(self, router: Member, deadline_s: float) -> bool:
+        """True once all that the router has begun is done; false at the deadline. Errors as in
+        `describe`."""
+        return await (await self._client(router)).drain(deadline_s)
+
     async def broken(self, member: Member) -> None:
         """Returns when the connection that stands breaks, as at once when the process is killed;
         never if there is none."""

@@ -21,6 +21,7 @@ from cluster.signals import (
     Action,
     Died,
     DrainAsked,
+    Drained,
     Event,
     Evicted,
     Failed,
@@ -37,6 +38,7 @@ from cluster.signals import (
     Tick,
     Weighed,
 )
+from cluster.turnover import dismiss
 
 # So long a controller that took over waits for processes that should be there and do not answer.
 _TAKEOVER_S = 10.0
@@ -101,7 +103,11 @@ def _member(
         return fleet
     if isinstance(event, Seen) and (other := other_model(fleet, member, event.report)):
         event = Died(member_id=member.member_id, error=other)
+    if isinstance(event, Drained):
+        return dismiss(fleet, member, actions) if member.leaving else fleet
     after = live_on(member, event, now, rules, actions)
+    if after.phase is Phase.DOWN and member.phase is not Phase.DOWN:
+        fleet = _shun(fleet, after)
     if member.role is Role.ROUTER:
         return fleet.put(after)
     if isinstance(event, Seen) and after.phase is Phase.READY:
@@ -117,6 +123,15 @@ def _member(
             return dataclasses.replace(fleet, idle_until=now)
         return fleet
     return fleet.put(after)
+
+
+def _shun(fleet: Fleet, refused: Member) -> Fleet:
+    """Who takes the place of a refused member is started elsewhere, if there is an elsewhere: that
+    machine has other bits now."""
+    others = {m.node for m in fleet.members.values() if m.phase in UP} - {refused.node, ""}
+    if not others or not refused.node:
+        return fleet
+    return dataclasses.replace(fleet, avoid=fleet.avoid | {refused.node})
 
 
 def _believe(fleet: Fleet, before: Member, after: Member, actions: list[Action]) -> Fleet:

@@ -89,6 +89,13 @@ class Failed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Drained:
+    """A router has finished what it had begun, or was given all the time there is."""
+
+    member_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Weighed:
     """What experts had to do in the last window; float64 [layers, experts], tokens."""
 
@@ -117,7 +124,8 @@ class ScaleAsked:
 
 @dataclass(frozen=True, kw_only=True)
 class DrainAsked:
-    """names: of expert workers or of nodes whose workers are to be emptied and ended."""
+    """names: of expert workers that are to be emptied and ended, of routers that others are to
+    take over from, or of nodes with either."""
 
     names: frozenset[str]
     by: str
@@ -125,12 +133,12 @@ class DrainAsked:
 
 @dataclass(frozen=True, kw_only=True)
 class RestartAsked:
-    """Every expert worker is to be started anew, one after the other."""
+    """Every expert worker and router is to be started anew, one after the other."""
 
     by: str
 
 
-MemberEvent: TypeAlias = Absent | Launched | Seen | Missed | Died
+MemberEvent: TypeAlias = Absent | Launched | Seen | Missed | Died | Drained
 StepEvent: TypeAlias = Loaded | Evicted | Failed
 Ask: TypeAlias = ScaleAsked | DrainAsked | RestartAsked
 News: TypeAlias = Tick | MemberEvent | StepEvent | Weighed | Nodes | Ask
@@ -152,6 +160,13 @@ class Launch:
 @dataclass(frozen=True, kw_only=True)
 class Kill:
     member_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrainRouter:
+    """It is to take nothing new and to finish what it has begun."""
+
+    router: Member
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,4 +208,4 @@ class Note:
     facts: Mapping[str, int | float | str] = field(default_factory=dict)
 
 
-Action: TypeAlias = Launch | Kill | Publish | LoadExperts | EvictExperts | Note
+Action: TypeAlias = Launch | Kill | DrainRouter | Publish | LoadExperts | EvictExperts | Note

@@ -28,7 +28,7 @@ from cluster.members.setup import (
     actor_options,
     at_most_one_a_node,
     bundle,
-    further_worker,
+    further_member,
     labels,
     reachable,
     router_config,
@@ -159,6 +159,9 @@ class RayActors:
             "max_restarts": 0,
             **actor_options(member.role, self._blueprint.config),
         }
+        planned = (*self._blueprint.workers, *self._blueprint.routers)
+        if member.member_id not in planned or (avoid and member.role is Role.ROUTER):
+            options |= further_member(member.role, self._blueprint.config, avoid)
         if member.role is Role.ROUTER:
             return RouterActor.options(**options).remote(
                 router_config(self._blueprint, member.member_id, polite=polite)
@@ -169,8 +172,6 @@ class RayActors:
                 placement_group=group,
                 placement_group_bundle_index=self._blueprint.workers.index(member.member_id),
             )
-        else:
-            options |= further_worker(self._blueprint.config, avoid)
         config = worker_config(self._blueprint, member, polite=polite)
         return ExpertWorkerActor.options(**options).remote(config)
 

@@ -78,13 +78,15 @@ def actor_options(role: Role, config: ClusterConfig) -> dict[str, Any]:
     return options
 
 
-def further_worker(config: ClusterConfig, avoid: Collection[str]) -> dict[str, Any]:
-    """Options, besides `actor_options`, of an expert worker that is not among the planned ones: a
-    spare, or one that scaling has added. They have no bundle, but are spread over the nodes too.
+def further_member(role: Role, config: ClusterConfig, avoid: Collection[str]) -> dict[str, Any]:
+    """Options, besides `actor_options`, of a member that is not among the planned ones: a spare, a
+    worker that scaling has added, a router that takes over from another. They have no bundle, but
+    are spread over the nodes too.
 
     A private Ray reserves nothing for them: nobody else competes for its processors.
     """
-    selector = labels(config.experts.nodes)
+    section = config.router if role is Role.ROUTER else config.experts
+    selector = labels(section.nodes)
     if avoid:
         selector[_NODE_ID] = f"!in({','.join(sorted(avoid))})"
     options: dict[str, Any] = {"scheduling_strategy": "SPREAD"}

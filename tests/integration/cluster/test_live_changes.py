@@ -163,7 +163,8 @@ class Stage:
     async def generate(self) -> list[list[int]]:
         """Forty greedy tokens of each of four prompts, asked at once."""
         self._rounds += 1
-        async with RouterClient(self.services.running["router-0"].address) as client:
+        taker = self.controller.fleet.takers[0]
+        async with RouterClient(taker.address) as client:
             stream = client.generate()
             answers = await asyncio.gather(
                 *(self._one(stream, f"{self._rounds}-{n}", n) for n in range(4))
@@ -290,6 +291,7 @@ def test_asks_are_carried_out_under_load_and_nothing_is_ever_lost(
             await on.meanwhile(on.controller.ask(ask))
         assert len(on.controller.fleet.serving) == 2
         assert "expert-0" not in on.controller.fleet.members
+        assert [m.member_id for m in on.controller.fleet.of(Role.ROUTER)] == ["router-1"]
         assert "experts_lost" not in on.kinds
         assert "member_died" not in on.kinds
         assert on.answers > 0

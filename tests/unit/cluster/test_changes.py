@@ -238,13 +238,97 @@ def test_a_rolling_restart_loses_nothing(spares: int) -> None:
     script.do(RestartAsked(by="test"))
     told = script.run(200)
     workers = 4 + spares
-    assert len([line for line in told if line.startswith("launch")]) == workers
+    launched = [line for line in told if line.startswith("launch")]
+    assert [line for line in launched if "router" in line] == ["launch router-1"]
+    assert len(launched) == workers + 1
+    order = ["launch router-1", "drain router-0", "kill router-0"]
+    assert [line for line in told if line in order] == order
     assert all(
         m.pid != pids[m.member_id] for m in script.fleet.members.values() if m.role is Role.EXPERT
     )
     assert "experts_lost" not in script.kinds
     assert "member_died" not in script.kinds
     assert sorted(script.holds.values()) == [*[""] * spares, "1:0-1", "1:2-3", "1:4-5", "1:6-7"]
+    assert script.fleet.settled
+
+
+def test_a_router_goes_only_when_another_one_takes_its_requests() -> None:
+    script = four()
+    script.do(DrainAsked(names=frozenset({"router-0"}), by="test"))
+    script.tick()
+    assert script.tick() == ["launch router-1"]
+    assert script.tick() == []
+    assert [m.member_id for m in script.fleet.takers] == ["router-0"]
+    assert script.fleet.served
+    script.launched("router-1", 90)
+    script.seen("router-1", epoch=Epoch(term=0, counter=0))
+    assert script.tick() == []
+    script.seen("router-1")
+    assert [m.member_id for m in script.fleet.takers] == ["router-1"]
+    assert script.tick(1.9) == []
+    assert script.tick(0.2) == ["drain router-0"]
+    assert script.tick() == []
+    script.seen("router-0", "draining")
+    assert script.fleet.served
+    assert script.answer() == ["kill router-0"]
+    assert [m.member_id for m in script.fleet.of(Role.ROUTER)] == ["router-1"]
+    assert script.fleet.settled
+    heir = Script(fleet=resume(save(script.fleet), four().fleet))
+    assert [m.member_id for m in heir.fleet.of(Role.ROUTER)] == ["router-1"]
+    assert heir.fleet.router_number == 1
+
+
+def test_a_router_that_nobody_can_take_over_from_is_kept() -> None:
+    script = four()
+    script.do(DrainAsked(names=frozenset({"router-0"}), by="test"))
+    for _ in range(3):
+        script.tick(5)
+        script.do(Died(member_id="router-1", error="no room"))
+    script.tick()
+    script.tick()
+    assert list(script.fleet.of(Role.ROUTER)) == [script.fleet.members["router-0"]]
+    assert not script.fleet.members["router-0"].leaving
+    assert "router_kept" in script.kinds
+    assert script.fleet.settled
+
+
+def test_a_router_that_falls_while_it_is_replaced_is_not_started_again() -> None:
+    script = four()
+    script.do(DrainAsked(names=frozenset({"router-0"}), by="test"))
+    script.tick()
+    script.tick()
+    script.do(Died(member_id="router-0", error="gone"))
+    script.run(20)
+    assert [m.phase for m in script.fleet.of(Role.ROUTER)] == [Phase.READY]
+    assert script.fleet.settled
+
+
+def test_routers_leave_a_node_that_leaves() -> None:
+    script = four()
+    script.do(Nodes(leaving=frozenset({"n"})))
+    told = script.run(60)
+    launch = next(a for a in script.launches if a.member.member_id == "router-1")
+    assert launch.avoid == {"n"}
+    assert "kill router-0" in told
+    assert "experts_lost" not in script.kinds
+
+
+def test_a_refused_worker_is_replaced_on_another_node() -> None:
+    script = four()
+    for name, node in (("expert-0", "bad"), ("expert-1", "good")):
+        member = script.fleet.members[name]
+        script.fleet = script.fleet.put(dataclasses.replace(member, node=node))
+    script.do(Died(member_id="expert-0", error="gone"))
+    script.tick()
+    script.launched("expert-0", 70, "bad")
+    script.seen("expert-0", fingerprint="other")
+    assert script.fleet.members["expert-0"].phase is Phase.DOWN
+    script.run(60)
+    assert "expert-0" not in script.fleet.members
+    launch = next(a for a in script.launches if a.member.member_id == "expert-4")
+    assert launch.avoid == {"bad"}
+    assert len(script.fleet.serving) == 4
+    assert all(script.fleet.placement.owners[1])
     assert script.fleet.settled
 
 
@@ -350,7 +434,10 @@ def test_what_cannot_be_done_is_refused_before_anything_is() -> None:
     for ask, why in (
         (ScaleAsked(workers=3, by="t"), "cannot hold every expert"),
         (ScaleAsked(workers=0, by="t"), "1 to 4096"),
-        (DrainAsked(names=frozenset({"expert-9"}), by="t"), "no expert worker or node expert-9"),
+        (
+            DrainAsked(names=frozenset({"expert-9"}), by="t"),
+            "or node expert-9",
+        ),
         (DrainAsked(names=frozenset({"expert-1"}), by="t"), "nobody else has room"),
         (DrainAsked(names=frozenset({"n"}), by="t"), "last expert workers"),
     ):

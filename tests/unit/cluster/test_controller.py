@@ -84,6 +84,11 @@ class World:
         self.log.append(f"placed {' '.join(placement.workers)}")
         return Report(state="ready", fingerprint="f", epoch=placement.epoch)
 
+    async def drain(self, router: Member, deadline_s: float) -> bool:
+        self._reach(router)
+        self.log.append(f"drained {router.member_id}")
+        return True
+
     async def broken(self, member: Member) -> None:
         await asyncio.sleep(100)
 
