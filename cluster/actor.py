@@ -20,10 +20,10 @@ from cluster.config_reader import to_tree
 from cluster.controller import Controller
 from cluster.errors import ClusterError, StartError
 from cluster.events import Chronicle
-from cluster.fleet import Fleet, Phase, Role, new_fleet
+from cluster.fleet import Fleet, new_fleet
 from cluster.gateways import Gateways
 from cluster.gauges import Gauges
-from cluster.journal import JournalError, keep, next_term, recall
+from cluster.journal import JournalError, keep, newest_term, next_term, recall
 from cluster.members.actor import RayActors
 from cluster.members.setup import reachable
 from cluster.probe import GrpcLink
@@ -81,6 +81,7 @@ class ControllerHost:
             chronicle=self._chronicle,
             autoscaler=autoscaler_of(config),
             keep=partial(_keep, journal, self._run),
+            leads=partial(_leads, journal, fleet.placement.epoch.term),
         )
         self._admin = MetricsServer(
             registry,
@@ -161,11 +162,7 @@ class ControllerHost:
         self._check()
         if gateway is not None:
             self._gateways.heard(gateway, time.monotonic())
-        return [
-            member.address
-            for member in self._controller.fleet.of(Role.ROUTER)
-            if member.phase is Phase.READY
-        ]
+        return [member.address for member in self._controller.fleet.takers]
 
     def stop(self) -> None:
         """Ends every member and the controller's work; the actor itself is left to be killed."""
@@ -207,6 +204,14 @@ def _keep(journal: Path, run: str, fleet: Fleet) -> None:
     except JournalError as error:
         # What is asked for would be forgotten with this controller; it goes on meanwhile.
         _log.error("%s", error)
+
+
+def _leads(journal: Path, term: int) -> bool:
+    try:
+        return newest_term(journal) <= term
+    except JournalError as error:
+        _log.error("%s", error)
+        return True
 
 
 def _end_process_after_a_pause() -> None:

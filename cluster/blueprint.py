@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from cluster.config import ClusterConfig
 from cluster.errors import ConfigError
 from cluster.planner import CostModel, ModelShape, Plan, WorkerSpec, choose_in_flight
 from cluster.planner import plan as make_plan
+from cluster.recorded_loads import read_loads
 from kimi_k2.config import ModelConfig
 from kimi_k2.errors import ModelError
 from kimi_k2.expert_size import expert_nbytes
@@ -38,11 +40,18 @@ class Blueprint:
     expert_bytes: int
 
 
-def draw(config: ClusterConfig) -> Blueprint:
+def draw(
+    config: ClusterConfig, loads: Path | None = None, domains: Sequence[str] = ()
+) -> Blueprint:
     """The blueprint of a config.
 
+    Args:
+        loads: a file of recorded loads to plan for, and those of its domains that count; see
+            `cluster.recorded_loads`. None: all experts are equal.
+
     Raises:
-        ConfigError: the model directory is missing or not one, or no placement is possible.
+        ConfigError: the model directory is missing or not one, no placement is possible, or the
+            loads are not the model's.
     """
     model_dir = find_model(config.model.path)
     try:
@@ -51,7 +60,8 @@ def draw(config: ClusterConfig) -> Blueprint:
         raise ConfigError(str(error)) from error
     workers = tuple(f"expert-{number}" for number in range(config.experts.workers))
     shape = shape_of(model, config)
-    in_flight, plan = _planned(shape, workers, config)
+    load = None if loads is None else read_loads(loads, model, domains)
+    in_flight, plan = _planned(shape, workers, config, load)
     listen = config.ray.listen
     if listen == "auto":
         listen = "0.0.0.0" if config.ray.address else "127.0.0.1"
@@ -113,7 +123,10 @@ def shape_of(model: ModelConfig, config: ClusterConfig) -> ModelShape:
 
 
 def _planned(
-    shape: ModelShape, workers: tuple[str, ...], config: ClusterConfig
+    shape: ModelShape,
+    workers: tuple[str, ...],
+    config: ClusterConfig,
+    load: Mapping[int, Sequence[float]] | None,
 ) -> tuple[int, Plan]:
     """Micro-batches in flight, and the plan for them."""
     specs = _specs(config, workers)
@@ -125,6 +138,7 @@ def _planned(
             specs,
             costs,
             placement=config.experts.placement,
+            load=load,
             redundant=config.experts.redundant_experts,
             strict=config.exactness == "strict",
         )

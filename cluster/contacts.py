@@ -14,11 +14,12 @@ from wire.placement import Epoch, Placement
 class Actors(Protocol):
     """Starts and ends the processes of members."""
 
-    async def launch(self, member: Member, avoid: frozenset[str]) -> Launched:
+    async def launch(self, member: Member, avoid: frozenset[str], polite: bool) -> Launched:
         """Starts the member, or finds the one that a former controller started.
 
         Args:
             avoid: nodes that it must not be started on.
+            polite: it is to leave the processors to others until it is ready.
 
         Raises:
             StartError: it did not come up.
@@ -27,6 +28,10 @@ class Actors(Protocol):
 
     async def kill(self, member_id: str) -> None:
         """Ends it; one that is gone already is no error."""
+        ...
+
+    async def present(self, member_id: str) -> bool:
+        """Whether a former controller's process of that name is there, or seems to be."""
         ...
 
     async def alive(self, member_id: str) -> bool:
@@ -45,9 +50,11 @@ class Link(Protocol):
     See `cluster.probe.GrpcLink`.
     """
 
-    async def describe(self, member: Member, timeout_s: float) -> Report: ...
+    async def describe(self, member: Member, term: int, timeout_s: float) -> Report: ...
 
     async def publish(self, router: Member, placement: Placement, timeout_s: float) -> Report: ...
+
+    async def drain(self, router: Member, deadline_s: float) -> bool: ...
 
     async def broken(self, member: Member) -> None: ...
 

@@ -25,10 +25,14 @@ from cluster.loads import LoadWindow, Tokens
 from cluster.permit import permit
 from cluster.reconcile import advance
 from cluster.rules import Pace, Rules
+from cluster.saved import lasting
 from cluster.signals import (
+    Absent,
     Action,
     Ask,
     Died,
+    Drained,
+    DrainRouter,
     Event,
     Evicted,
     EvictExperts,
@@ -40,6 +44,7 @@ from cluster.signals import (
     Missed,
     Nodes,
     Note,
+    Overtaken,
     Publish,
     ScaleAsked,
     Seen,
@@ -66,9 +71,12 @@ class Controller:
         chronicle: Chronicle,
         autoscaler: Autoscaler | None = None,
         keep: Callable[[Fleet], None] = lambda fleet: None,
+        leads: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`keep`: called with the fleet whenever what must outlive this controller has changed."""
+        """`keep`: called with the fleet whenever what must outlive this controller has changed.
+        `leads`: whether no other one has followed; asked, in a thread, before a process is started
+        or ended, since no process can refuse that by the term."""
         self._fleet = fleet
         self._rules = rules
         self._actors = actors
@@ -78,6 +86,7 @@ class Controller:
         self._chronicle = chronicle
         self._autoscaler = autoscaler
         self._keep = keep
+        self._leads = leads
         self._clock = clock
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._watched: set[str] = set()
@@ -129,7 +138,7 @@ class Controller:
     def _apply(self, event: Event) -> None:
         before = self._fleet
         self._fleet, actions = advance(before, event, self._clock(), self._rules)
-        if _lasting(before) != _lasting(self._fleet) and not self._fleet.superseded:
+        if lasting(before) != lasting(self._fleet) and not self._fleet.superseded:
             self._keep(self._fleet)
         self._gauges.show(before, self._fleet)
         self._watch_new()
@@ -149,12 +158,17 @@ class Controller:
             self._tasks.create_task(self._watch(name))
 
     async def _perform(self, action: Action) -> None:
+        if isinstance(action, Launch | Kill) and not await asyncio.to_thread(self._leads):
+            self._apply(Overtaken())
+            return
         if isinstance(action, Launch):
             await self._launch(action)
         elif isinstance(action, Kill):
             async with self._locks[action.member_id]:
                 await self._actors.kill(action.member_id)
             self._apply(Tick())
+        elif isinstance(action, DrainRouter):
+            await self._drain(action.router)
         elif isinstance(action, Publish):
             await self._publish(action)
         elif isinstance(action, LoadExperts | EvictExperts):
@@ -163,12 +177,23 @@ class Controller:
     async def _launch(self, action: Launch) -> None:
         member = action.member
         async with self._locks[member.member_id]:
+            taking_over = self._fleet.resumed and not self._fleet.begun
+            if taking_over and not await self._actors.present(member.member_id):
+                self._apply(Absent(member_id=member.member_id))
             try:
-                launched = await self._actors.launch(member, action.avoid)
+                launched = await self._actors.launch(member, action.avoid, action.polite)
             except StartError as error:
                 self._apply(Died(member_id=member.member_id, error=str(error)))
             else:
                 self._apply(launched)
+
+    async def _drain(self, router: Member) -> None:
+        try:
+            await self._link.drain(router, self._rules.router_drain_s)
+        except OrreryError as error:
+            _log.info("%s did not finish what it had begun: %s", router.member_id, error)
+        if self._same(router):
+            self._apply(Drained(member_id=router.member_id))
 
     async def _publish(self, action: Publish) -> None:
         router = action.router
@@ -217,8 +242,9 @@ class Controller:
         self._watched.discard(name)
 
     async def _check(self, member: Member) -> Event:
+        term = self._fleet.placement.epoch.term
         try:
-            report = await self._link.describe(member, self._pace.timeout_s)
+            report = await self._link.describe(member, term, self._pace.timeout_s)
         except UnavailableError as error:
             if await self._actors.alive(member.member_id):
                 return Missed(member_id=member.member_id, error=str(error))
@@ -271,17 +297,6 @@ class Controller:
             await self.ask(ScaleAsked(workers=wanted, by="autoscaler"))
         except ClusterError as error:
             _log.info("not scaled to %d workers: %s", wanted, error)
-
-
-def _lasting(fleet: Fleet) -> tuple[object, ...]:
-    """What `keep` is told of."""
-    if not fleet.begun:
-        return ()
-    return (
-        *(fleet.workers, fleet.spares, fleet.number, fleet.avoid, fleet.restarts),
-        id(fleet.owners),
-        [(m.member_id, m.spare, m.leaving) for m in fleet.of(Role.EXPERT)],
-    )
 
 
 def _of_itself(event: Seen, member: Member) -> Any:

@@ -36,7 +36,7 @@ class Report:
     """What a process said of itself in answer to Describe.
 
     state: loading | ready | draining | failed.
-    epoch: the highest it has seen.
+    epoch: the highest it has seen. term: the highest of a controller that it has heard.
     loaded, assigned: experts, while loading.
     held: what a worker holds; None of others.
     load: numbers for people, e.g. running requests.
@@ -46,6 +46,7 @@ class Report:
 
     state: str
     epoch: Epoch = NO_EPOCH
+    term: int = 0
     fingerprint: str = ""
     model_hash: str = ""
     dtype: str = ""
@@ -63,8 +64,9 @@ class Member:
     """One process that should run.
 
     experts: what an expert worker holds; while it is not up, what it is to load at its start.
-    spare: it stands by and holds nothing. leaving: it is emptied and then ended. resting: it is
-        emptied, started anew, and `luggage` is what it takes up then if nobody stands in for it.
+    spare: it stands by and holds nothing. leaving: it is emptied and then ended; a router is
+        replaced first. resting: it is emptied, started anew, and `luggage` is what it takes up then
+        if nobody stands in for it; of a router that leaves: it finishes what it has begun.
     doubted: a command to it failed, so that only its next report tells what it holds.
     misses: unanswered health checks in a row. failures: falls since it was last ready for a while.
     since: when it entered its phase; not_before: when it may start; seconds of the caller's clock.
@@ -102,15 +104,17 @@ class Fleet:
     placement: the newest one: the owners that are ready.
     superseded: a controller of a higher term is at work; this one only watches.
     workers: how many should hold experts. spares: how many should stand by.
-    number: of the newest expert worker; names are never used twice.
+    routers: how many should take requests.
+    number, router_number: of the newest expert worker and router; names are never used twice.
     begun: all have been up once; only then is anything published or moved.
     resumed: another controller had this fleet before.
     change: what is under way. changes: how many there were.
     tried: kind of plan -> the circumstances it was last made for; see `cluster.planning`.
     idle_until: no plan is made before, since one has just failed.
-    load: of the last window, float64 [layers, experts]. weighed: it has not been looked at.
+    load: of the last window that told something, float64 [layers, experts]; None: experts count as
+        equal. weighed: it has not been looked at.
     restless: something has changed since planning last found nothing to do.
-    restarts: expert workers that are still to be started anew, in order.
+    restarts: members that are still to be started anew, in order.
     avoid: nodes where nothing is to be started.
     lost_since: since when some expert has had no owner.
     """
@@ -121,7 +125,9 @@ class Fleet:
     superseded: bool = False
     workers: int = 0
     spares: int = 0
+    routers: int = 0
     number: int = 0
+    router_number: int = 0
     begun: bool = False
     resumed: bool = False
     change: Change | None = None
@@ -144,11 +150,21 @@ class Fleet:
         return [m for m in self.of(Role.EXPERT) if not m.spare and not m.leaving]
 
     @property
+    def takers(self) -> list[Member]:
+        """Routers that requests are to go to: those that stay, if any of them is ready."""
+        ready = [m for m in self.of(Role.ROUTER) if m.phase is Phase.READY]
+        return [m for m in ready if not m.leaving] or ready
+
+    @property
     def served(self) -> bool:
-        """Whether every expert has an owner, and every router is ready and knows the placement."""
-        return all(ids for experts in self.placement.owners.values() for ids in experts) and all(
+        """Whether every expert has an owner, and as many routers as there should be are ready and
+        know the placement."""
+        informed = sum(
             member.phase is Phase.READY and epoch_of(member) == self.placement.epoch
             for member in self.of(Role.ROUTER)
+        )
+        return informed >= self.routers and all(
+            ids for experts in self.placement.owners.values() for ids in experts
         )
 
     @property
@@ -185,6 +201,8 @@ def new_fleet(
         workers=len(workers),
         spares=spares,
         number=len(workers) - 1,
+        routers=len(routers),
+        router_number=len(routers) - 1,
     )
 
 

@@ -36,6 +36,16 @@ def next_term(path: Path) -> int:
     return term
 
 
+def newest_term(path: Path) -> int:
+    """The highest term given out so far; 0: none.
+
+    Raises:
+        JournalError: as in `next_term`.
+    """
+    with _locked(path):
+        return int(_read(path)["term"])
+
+
 def keep(path: Path, term: int, run: str, fleet: dict[str, Any]) -> bool:
     """Keeps the fleet of a run; false, and nothing is written, if a higher term was taken.
 

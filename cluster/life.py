@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 
-from cluster.fleet import Fleet, Member, Phase, Report
+from cluster.fleet import Fleet, Member, Phase, Report, Role
 from cluster.rules import Rules
-from cluster.signals import Action, Died, Kill, Launch, Launched, MemberEvent, Missed, Note, Seen
+from cluster.signals import (
+    Absent,
+    Action,
+    Died,
+    Kill,
+    Launch,
+    Launched,
+    MemberEvent,
+    Missed,
+    Note,
+    Seen,
+)
 
 _BACKOFF_S = 0.5
 _BACKOFF_MOST_S = 30.0
 _BACKOFF_MOST_DOUBLINGS = 10
 # A member that was ready for so long has come up for good; one that falls sooner waits longer.
 _STEADY_S = 60.0
+# So often a member may fall and still be started politely.
+_PATIENT_FALLS = 1
 
 UP = (Phase.LOADING, Phase.READY, Phase.DRAINING)
 
@@ -32,12 +45,22 @@ def tick(fleet: Fleet, member: Member, now: float, rules: Rules, actions: list[A
             node="",
             misses=0,
         )
-        actions.append(Launch(member=member, avoid=fleet.avoid))
+        actions.append(Launch(member=member, avoid=fleet.avoid, polite=_unhurried(fleet, member)))
     elif member.phase in (Phase.STARTING, Phase.LOADING):
         waited = now - member.since
         if waited > rules.start_timeout_s:
             return fall(member, f"was not ready after {waited:.0f} s", now, actions)
     return member
+
+
+def _unhurried(fleet: Fleet, member: Member) -> bool:
+    """Whether others serve meanwhile and nobody waits for this one. One that fell again and again
+    may have been left too little of the processors to come up."""
+    if not fleet.begun or member.failures > _PATIENT_FALLS:
+        return False
+    if member.role is Role.ROUTER:
+        return any(m.phase is Phase.READY for m in fleet.of(Role.ROUTER))
+    return fleet.lost_since is None
 
 
 def live_on(
@@ -53,6 +76,10 @@ def live_on(
             node=event.node,
             pid=event.pid,
         )
+    if isinstance(event, Absent):
+        error = "its process was gone when this controller took over"
+        actions.append(Note(kind="member_died", subject=member.member_id, text=error))
+        return dataclasses.replace(member, failures=member.failures + 1, error=error)
     if isinstance(event, Died) and member.phase not in (Phase.PENDING, Phase.DOWN):
         return fall(member, event.error, now, actions)
     if member.phase in UP:
@@ -136,7 +163,9 @@ def _seen(
             f"came back with numerics {report.fingerprint}, was {known}, and `exactness` is strict"
         )
         actions.append(Note(kind="member_refused", subject=member.member_id, text=error))
-        return dataclasses.replace(member, phase=Phase.DOWN, report=report, since=now, error=error)
+        return dataclasses.replace(
+            member, phase=Phase.DOWN, leaving=True, report=report, since=now, error=error
+        )
     phase = Phase(report.state)
     ready = phase is Phase.READY
     steady = ready and member.phase is Phase.READY and now - member.since >= _STEADY_S

@@ -7,7 +7,8 @@ import dataclasses
 from cluster.fleet import Fleet, Member, Phase, Role
 from cluster.holdings import count, owned
 from cluster.life import start_anew
-from cluster.signals import Action, Ask, Kill, Nodes, Note, RestartAsked, ScaleAsked
+from cluster.signals import Action, Ask, Nodes, Note, RestartAsked, ScaleAsked
+from cluster.turnover import dismiss, turn_over
 
 
 def hear(fleet: Fleet, event: Ask | Nodes, actions: list[Action]) -> Fleet:
@@ -16,9 +17,10 @@ def hear(fleet: Fleet, event: Ask | Nodes, actions: list[Action]) -> Fleet:
         _note(actions, event, f"{event.workers} expert workers")
         return dataclasses.replace(fleet, workers=event.workers, restless=True)
     if isinstance(event, RestartAsked):
-        _note(actions, event, "every expert worker is to be started anew")
+        _note(actions, event, "every expert worker and router is to be started anew")
+        members = fleet.of(Role.EXPERT) + fleet.of(Role.ROUTER)
         return dataclasses.replace(
-            fleet, restarts=tuple(m.member_id for m in fleet.of(Role.EXPERT) if not m.leaving)
+            fleet, restarts=tuple(m.member_id for m in members if not m.leaving)
         )
     if isinstance(event, Nodes):
         news = event.leaving - fleet.avoid
@@ -27,17 +29,16 @@ def hear(fleet: Fleet, event: Ask | Nodes, actions: list[Action]) -> Fleet:
         fleet = dataclasses.replace(fleet, avoid=fleet.avoid | news)
         for node in sorted(news):
             actions.append(Note(kind="node_leaving", subject=node, text="Ray drains it"))
-        return _leave(fleet, [m for m in fleet.of(Role.EXPERT) if m.node in news])
+        return _leave(fleet, [m for m in fleet.members.values() if m.node in news])
     _note(actions, event, f"{', '.join(sorted(event.names))} to be emptied and ended")
     nodes = {m.node for m in fleet.members.values() if m.node in event.names}
-    chosen = [
-        m for m in fleet.of(Role.EXPERT) if m.member_id in event.names or m.node in event.names
-    ]
-    served = sum(not m.spare and not m.leaving for m in chosen)
+    chosen = [m for m in fleet.members.values() if {m.member_id, m.node} & event.names]
+    experts = [m for m in chosen if m.role is Role.EXPERT]
+    served = sum(not m.spare and not m.leaving for m in experts)
     fleet = dataclasses.replace(
         fleet,
         workers=max(1, fleet.workers - served),
-        spares=max(0, fleet.spares - sum(m.spare for m in chosen)),
+        spares=max(0, fleet.spares - sum(m.spare for m in experts)),
         avoid=fleet.avoid | nodes,
     )
     return _leave(fleet, chosen)
@@ -45,13 +46,16 @@ def hear(fleet: Fleet, event: Ask | Nodes, actions: list[Action]) -> Fleet:
 
 def muster(fleet: Fleet, now: float, actions: list[Action]) -> Fleet:
     """Starts who is missing, ends who is through, and has the next worker start anew."""
-    if not fleet.begun or fleet.change is not None:
+    if not fleet.begun:
+        return fleet
+    fleet = turn_over(fleet, now, actions)
+    if fleet.change is not None:
         return fleet
     share = owned(fleet.owners) if _anybody_goes(fleet) else {}
     for member in fleet.of(Role.EXPERT):
         empty = member.member_id not in share
         if member.leaving and empty:
-            fleet = _dismiss(fleet, member, actions)
+            fleet = dismiss(fleet, member, actions)
         elif member.resting and (empty or "drain" in fleet.tried):
             # Whoever could not be emptied has rows waiting for it for a while.
             fleet = _rest(fleet, member, now, actions)
@@ -68,13 +72,6 @@ def _leave(fleet: Fleet, members: list[Member]) -> Fleet:
     return dataclasses.replace(fleet, restless=True)
 
 
-def _dismiss(fleet: Fleet, member: Member, actions: list[Action]) -> Fleet:
-    actions.append(Kill(member_id=member.member_id))
-    actions.append(Note(kind="member_left", subject=member.member_id, text="emptied and ended"))
-    left = {name: m for name, m in fleet.members.items() if name != member.member_id}
-    return dataclasses.replace(fleet, members=left, restless=True)
-
-
 def _rest(fleet: Fleet, member: Member, now: float, actions: list[Action]) -> Fleet:
     others = [m for m in fleet.serving if m is not member]
     standing_by = sum(m.spare for m in fleet.of(Role.EXPERT))
@@ -88,10 +85,10 @@ def _rest(fleet: Fleet, member: Member, now: float, actions: list[Action]) -> Fl
 
 def _restart_next(fleet: Fleet, now: float, actions: list[Action]) -> Fleet:
     """One at a time, and only while nobody else is missing."""
-    experts = fleet.of(Role.EXPERT)
     # One that was refused for good is not waited for.
     if not fleet.restarts or any(
-        m.phase not in (Phase.READY, Phase.DOWN) or m.resting for m in experts
+        m.phase not in (Phase.READY, Phase.DOWN) or m.resting or m.leaving
+        for m in fleet.members.values()
     ):
         return fleet
     first, *rest = fleet.restarts
@@ -99,6 +96,8 @@ def _restart_next(fleet: Fleet, now: float, actions: list[Action]) -> Fleet:
     member = fleet.members.get(first)
     if member is None or member.leaving or member.phase is not Phase.READY:
         return fleet
+    if member.role is Role.ROUTER:
+        return fleet.put(dataclasses.replace(member, leaving=True))
     if not count(member.experts):
         return _rest(fleet, member, now, actions)
     tried = {kind: what for kind, what in fleet.tried.items() if kind != "drain"}

@@ -43,11 +43,12 @@ def _permit_scale(fleet: Fleet, event: ScaleAsked, rules: Rules) -> None:
 
 
 def _permit_drain(fleet: Fleet, event: DrainAsked, rules: Rules) -> None:
-    experts = fleet.of(Role.EXPERT)
-    known = {m.member_id for m in experts} | {m.node for m in experts if m.node}
+    experts, members = fleet.of(Role.EXPERT), fleet.members.values()
+    known = {m.member_id for m in members} | {m.node for m in members if m.node}
     if unknown := sorted(event.names - known):
         raise PlanError(
-            f"there is no expert worker or node {', '.join(unknown)}; `orrery status` lists them"
+            f"there is no expert worker, router or node {', '.join(unknown)}; "
+            "`orrery status` lists them"
         )
     gone = {m.member_id for m in experts if {m.member_id, m.node} & event.names}
     if not any(m.member_id not in gone and not m.spare for m in experts):

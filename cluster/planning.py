@@ -14,7 +14,6 @@ from cluster.holdings import Experts, count, owned, owners_without
 from cluster.layer_moves import deal_out
 from cluster.life import UP
 from cluster.planner import Load, Step
-from cluster.planner.crew import Loads
 from cluster.planners_view import load_of, workers_of
 from cluster.pursue import begin
 from cluster.rules import Rules
@@ -23,7 +22,6 @@ from cluster.tidying import steps_to, tidy
 
 # So long nothing is balanced while a worker is on its way up.
 _PATIENCE_S = 60.0
-_LEAST_HYSTERESIS = 0.01
 
 Share = dict[str, dict[int, tuple[int, ...]]]
 
@@ -84,7 +82,7 @@ def _repair(fleet: Fleet, share: Share, now: float, rules: Rules, actions: list[
         workers_of(fleet, rules),
         redundant=rules.redundant,
         expert_bytes=rules.expert_bytes,
-        load=fleet.load,
+        load=load_of(fleet),
         strict=rules.strict,
     )
     nowhere = count(found.nowhere)
@@ -151,7 +149,7 @@ def _empty(fleet: Fleet, share: Share, now: float, rules: Rules, actions: list[A
             leaving,
             redundant=rules.redundant,
             expert_bytes=rules.expert_bytes,
-            load=fleet.load,
+            load=load_of(fleet),
             strict=rules.strict,
         )
         stuck = sorted(set(full) & owned(found.transition.owners).keys())
@@ -219,9 +217,8 @@ def _balance(fleet: Fleet, share: Share, now: float, rules: Rules, actions: list
     if _coming(fleet, now):
         return fleet
     joined = frozenset((m.member_id, m.node) for m in fleet.serving if m.phase is Phase.READY)
-    by_load = fleet.weighed and rules.balance and _tells(load_of(fleet), len(joined), rules)
-    if fleet.tried.get("balance") == joined and not by_load:
-        return dataclasses.replace(fleet, weighed=False)
+    if fleet.tried.get("balance") == joined and not fleet.weighed:
+        return fleet
     found = planner.rebalance(
         fleet.owners,
         load_of(fleet),
@@ -261,13 +258,6 @@ def _deal_out(fleet: Fleet, now: float, rules: Rules, actions: list[Action]) -> 
         rules,
         actions,
     )
-
-
-def _tells(load: Loads, workers: int, rules: Rules) -> bool:
-    """Whether there was enough to do that chance alone makes no difference as large as the
-    hysteresis: of n rows to each worker, the busiest has some 2 / sqrt(n) more by chance."""
-    least = 4.0 / max(rules.hysteresis, _LEAST_HYSTERESIS) ** 2
-    return bool(load.sum(axis=1).min() >= least * workers)
 
 
 def _coming(fleet: Fleet, now: float) -> bool:

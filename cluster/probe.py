@@ -37,8 +37,8 @@ class GrpcLink:
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._http = httpx.AsyncClient(trust_env=False)
 
-    async def describe(self, member: Member, timeout_s: float) -> Report:
-        """The member's own account.
+    async def describe(self, member: Member, term: int, timeout_s: float) -> Report:
+        """The member's own account; side effect: it heeds no controller below `term` from then on.
 
         Raises:
             wire.errors.OrreryError: `UnavailableError` when nobody listens there,
@@ -46,8 +46,8 @@ class GrpcLink:
         """
         client = await self._client(member)
         if isinstance(client, ExpertWorkerClient):
-            return _worker_report(await client.describe(timeout_s=timeout_s))
-        return _router_report(await client.describe(timeout_s=timeout_s))
+            return _worker_report(await client.describe(term=term, timeout_s=timeout_s))
+        return _router_report(await client.describe(term=term, timeout_s=timeout_s))
 
     async def publish(self, router: Member, placement: Placement, timeout_s: float) -> Report:
         """Gives a router the placement; errors as in `describe`, and `StaleEpochError`."""
@@ -55,6 +55,11 @@ class GrpcLink:
         if not isinstance(client, RouterClient):
             raise TypeError(f"{router.member_id} is no router")
         return _router_report(await client.set_placement(placement, timeout_s=timeout_s))
+
+    async def drain(self, router: Member, deadline_s: float) -> bool:
+        """True once all that the router has begun is done; false at the deadline. Errors as in
+        `describe`."""
+        return await (await self._client(router)).drain(deadline_s)
 
     async def broken(self, member: Member) -> None:
         """Returns when the connection that stands breaks, as at once when the process is killed;
@@ -136,6 +141,7 @@ def _worker_report(message: pb.WorkerDescription) -> Report:
     return Report(
         state=_WORKER_STATES.get(message.state, "loading"),
         epoch=epoch_from_message(message.epoch),
+        term=message.term,
         fingerprint=message.fingerprint,
         model_hash=message.model_hash,
         dtype=message.dtype,
@@ -153,6 +159,7 @@ def _router_report(message: pb.RouterDescription) -> Report:
     return Report(
         state=message.state if known else "loading",
         epoch=epoch_from_message(message.epoch),
+        term=message.term,
         fingerprint=message.fingerprint,
         model_hash=message.model_hash,
         dtype=message.dtype,

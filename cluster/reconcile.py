@@ -13,6 +13,7 @@ from cluster.fleet import Fleet, Member, Phase, Role, epoch_of, placement_of
 from cluster.holdings import Owners, count, minus, owned, owners_with, owners_without
 from cluster.life import UP, live_on, other_model, tick
 from cluster.muster import hear, muster
+from cluster.planners_view import weigh
 from cluster.planning import next_change
 from cluster.pursue import abandon, pursue, take_step
 from cluster.rules import Rules
@@ -20,13 +21,16 @@ from cluster.signals import (
     Action,
     Died,
     DrainAsked,
+    Drained,
     Event,
     Evicted,
     Failed,
     Loaded,
     MemberEvent,
+    News,
     Nodes,
     Note,
+    Overtaken,
     Publish,
     RestartAsked,
     ScaleAsked,
@@ -34,6 +38,11 @@ from cluster.signals import (
     Tick,
     Weighed,
 )
+from cluster.turnover import dismiss
+
+# So long a controller that took over waits for processes that should be there and do not answer.
+_TAKEOVER_S = 10.0
+_COMING = (Phase.STARTING, Phase.LOADING)
 
 
 def advance(
@@ -44,12 +53,13 @@ def advance(
         return fleet, ()
     actions: list[Action] = []
     before = fleet
-    if isinstance(event, Seen) and event.report.epoch.term > fleet.placement.epoch.term:
-        text = f"{event.member_id} has seen term {event.report.epoch.term}"
-        return dataclasses.replace(fleet, superseded=True), (Note(kind="superseded", text=text),)
+    if isinstance(event, Overtaken):
+        return _stand_back(fleet, "the journal has given out a higher term")
+    if isinstance(event, Seen) and event.report.term > fleet.placement.epoch.term:
+        return _stand_back(fleet, f"{event.member_id} has heard term {event.report.term}")
     fleet = _take(fleet, event, now, rules, actions)
     if not fleet.begun:
-        fleet = _begin(fleet, actions)
+        fleet = _begin(fleet, now, actions)
     fleet = _place(before, fleet, now, actions)
     if isinstance(event, Tick):
         fleet = muster(fleet, now, actions)
@@ -67,7 +77,11 @@ def advance(
     return fleet, tuple(actions)
 
 
-def _take(fleet: Fleet, event: Event, now: float, rules: Rules, actions: list[Action]) -> Fleet:
+def _stand_back(fleet: Fleet, why: str) -> tuple[Fleet, tuple[Action, ...]]:
+    return dataclasses.replace(fleet, superseded=True), (Note(kind="superseded", text=why),)
+
+
+def _take(fleet: Fleet, event: News, now: float, rules: Rules, actions: list[Action]) -> Fleet:
     if isinstance(event, Tick):
         return fleet.put(
             *(tick(fleet, member, now, rules, actions) for member in fleet.members.values())
@@ -75,7 +89,7 @@ def _take(fleet: Fleet, event: Event, now: float, rules: Rules, actions: list[Ac
     if isinstance(event, Loaded | Evicted | Failed):
         return take_step(fleet, event, now, actions)
     if isinstance(event, Weighed):
-        return dataclasses.replace(fleet, load=event.load, weighed=True)
+        return weigh(fleet, event.load, rules)
     if isinstance(event, Nodes | ScaleAsked | DrainAsked | RestartAsked):
         return hear(fleet, event, actions)
     return _member(fleet, event, now, rules, actions)
@@ -89,7 +103,11 @@ def _member(
         return fleet
     if isinstance(event, Seen) and (other := other_model(fleet, member, event.report)):
         event = Died(member_id=member.member_id, error=other)
+    if isinstance(event, Drained):
+        return dismiss(fleet, member, actions) if member.leaving else fleet
     after = live_on(member, event, now, rules, actions)
+    if after.phase is Phase.DOWN and member.phase is not Phase.DOWN:
+        fleet = _shun(fleet, after)
     if member.role is Role.ROUTER:
         fleet = fleet.put(after)
         if isinstance(event, Seen):
@@ -114,6 +132,15 @@ def _member(
     return fleet.put(after)
 
 
+def _shun(fleet: Fleet, refused: Member) -> Fleet:
+    """Who takes the place of a refused member is started elsewhere, if there is an elsewhere: that
+    machine has other bits now."""
+    others = {m.node for m in fleet.members.values() if m.phase in UP} - {refused.node, ""}
+    if not others or not refused.node:
+        return fleet
+    return dataclasses.replace(fleet, avoid=fleet.avoid | {refused.node})
+
+
 def _believe(fleet: Fleet, before: Member, after: Member, actions: list[Action]) -> Fleet:
     """What a ready worker says of what it holds is so, unless it is just being changed."""
     held = after.report.held if after.report else None
@@ -133,13 +160,20 @@ def _believe(fleet: Fleet, before: Member, after: Member, actions: list[Action])
     return fleet.put(after)
 
 
-def _begin(fleet: Fleet, actions: list[Action]) -> Fleet:
-    """Begins once all workers are up. A controller that took over does not wait for those that
-    fell, but for routers, which go by what the one before it has told them."""
+def _begin(fleet: Fleet, now: float, actions: list[Action]) -> Fleet:
+    """Begins once all workers are up. A controller that took over waits for routers too, which go
+    by what the one before it has told them, but not for those that fell, nor long for the silent.
+    """
     experts = [m for m in fleet.of(Role.EXPERT) if not m.spare or fleet.resumed]
-    if not all(m.phase is Phase.READY or (fleet.resumed and m.failures) for m in experts):
+    given_up = {
+        m.member_id
+        for m in fleet.members.values()
+        if fleet.resumed and (m.failures or (m.phase in _COMING and now - m.since > _TAKEOVER_S))
+    }
+    if not all(m.phase is Phase.READY or m.member_id in given_up for m in experts):
         return fleet
-    if fleet.resumed and any(m.phase not in UP and not m.failures for m in fleet.of(Role.ROUTER)):
+    routers = [m for m in fleet.of(Role.ROUTER) if m.member_id not in given_up]
+    if fleet.resumed and any(m.phase not in UP for m in routers):
         return fleet
     if fleet.resumed:
         owners: Owners = {layer: ((),) * len(ids) for layer, ids in fleet.owners.items()}

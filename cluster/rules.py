@@ -14,6 +14,7 @@ class Rules:
     redundant: copies of experts, see `cluster.planner.copies_wanted`.
     expert_bytes: of one expert's weights. memory_bytes: for experts, each worker; None: any.
     bandwidth: bytes of weights that a worker goes through in a second.
+    router_drain_s: that a router has to finish what it has begun before it is ended.
     drain_s: from when every router has a placement until experts that left it are dropped.
     balance: whether loads move experts. hysteresis: see `cluster.planner.rebalance`.
     loads_bytes: weights that may be loaded at a time to rebalance; repairs are not held up.
@@ -26,6 +27,7 @@ class Rules:
     expert_bytes: int = 1
     memory_bytes: int | None = None
     bandwidth: float = 1e9
+    router_drain_s: float = 60.0
     drain_s: float = 0.5
     balance: bool = True
     hysteresis: float = 0.03

@@ -18,6 +18,8 @@ def save(fleet: Fleet) -> Saved:
         "workers": fleet.workers,
         "spares": fleet.spares,
         "number": fleet.number,
+        "router_number": fleet.router_number,
+        "routers": {m.member_id: {"leaving": m.leaving} for m in fleet.of(Role.ROUTER)},
         "avoid": sorted(fleet.avoid),
         "restarts": list(fleet.restarts),
         "experts": {
@@ -32,6 +34,17 @@ def save(fleet: Fleet) -> Saved:
             for member in fleet.of(Role.EXPERT)
         },
     }
+
+
+def lasting(fleet: Fleet) -> tuple[object, ...]:
+    """What `save` keeps, to be compared: quick, since it is looked at after every event."""
+    if not fleet.begun:
+        return ()
+    return (
+        *(fleet.workers, fleet.spares, fleet.number, fleet.avoid, fleet.restarts),
+        id(fleet.owners),
+        [(m.member_id, m.spare, m.leaving) for m in fleet.members.values()],
+    )
 
 
 def resume(saved: Mapping[str, Any], planned: Fleet) -> Fleet:
@@ -56,7 +69,8 @@ def resume(saved: Mapping[str, Any], planned: Fleet) -> Fleet:
             fingerprint=str(about["fingerprint"]),
         )
         owners = owners_with(owners, name, holds)
-    members |= {member.member_id: member for member in planned.of(Role.ROUTER)}
+    for name, about in saved["routers"].items():
+        members[name] = Member(member_id=name, role=Role.ROUTER, leaving=bool(about["leaving"]))
     return Fleet(
         members=members,
         owners=owners,
@@ -64,6 +78,8 @@ def resume(saved: Mapping[str, Any], planned: Fleet) -> Fleet:
         workers=int(saved["workers"]),
         spares=int(saved["spares"]),
         number=int(saved["number"]),
+        routers=planned.routers,
+        router_number=int(saved["router_number"]),
         resumed=True,
         restarts=tuple(map(str, saved["restarts"])),
         avoid=frozenset(map(str, saved["avoid"])),

@@ -20,6 +20,7 @@ def rules_of(blueprint: Blueprint) -> Rules:
         expert_bytes=blueprint.expert_bytes,
         memory_bytes=int(config.experts.memory_gb * 1e9) or None,
         bandwidth=config.planner.expert_gbps * 1e9,
+        router_drain_s=config.router.timeout_s,
         drain_s=balance.drain_s,
         balance=balance.enabled,
         hysteresis=balance.hysteresis,

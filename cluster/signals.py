@@ -31,6 +31,13 @@ class Launched:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Absent:
+    """A former controller's process is not there any more; the one that is started is new."""
+
+    member_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Seen:
     """A process answered a health check."""
 
@@ -82,6 +89,13 @@ class Failed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Drained:
+    """A router has finished what it had begun, or was given all the time there is."""
+
+    member_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Weighed:
     """What experts had to do in the last window; float64 [layers, experts], tokens."""
 
@@ -96,6 +110,11 @@ class Nodes:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Overtaken:
+    """The journal has given a higher term to another controller."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScaleAsked:
     """workers: that should hold experts. by: who asks."""
 
@@ -105,7 +124,8 @@ class ScaleAsked:
 
 @dataclass(frozen=True, kw_only=True)
 class DrainAsked:
-    """names: of expert workers or of nodes whose workers are to be emptied and ended."""
+    """names: of expert workers that are to be emptied and ended, of routers that others are to
+    take over from, or of nodes with either."""
 
     names: frozenset[str]
     by: str
@@ -113,30 +133,40 @@ class DrainAsked:
 
 @dataclass(frozen=True, kw_only=True)
 class RestartAsked:
-    """Every expert worker is to be started anew, one after the other."""
+    """Every expert worker and router is to be started anew, one after the other."""
 
     by: str
 
 
-MemberEvent: TypeAlias = Launched | Seen | Missed | Died
+MemberEvent: TypeAlias = Absent | Launched | Seen | Missed | Died | Drained
 StepEvent: TypeAlias = Loaded | Evicted | Failed
 Ask: TypeAlias = ScaleAsked | DrainAsked | RestartAsked
-Event: TypeAlias = Tick | MemberEvent | StepEvent | Weighed | Nodes | Ask
+News: TypeAlias = Tick | MemberEvent | StepEvent | Weighed | Nodes | Ask
+Event: TypeAlias = News | Overtaken
 
 # What to do.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """avoid: nodes that it must not be on."""
+    """avoid: nodes that it must not be on. polite: nobody waits for it, so it is to leave the
+    processors to those that serve."""
 
     member: Member
     avoid: frozenset[str] = frozenset()
+    polite: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kill:
     member_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrainRouter:
+    """It is to take nothing new and to finish what it has begun."""
+
+    router: Member
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,4 +208,4 @@ class Note:
     facts: Mapping[str, int | float | str] = field(default_factory=dict)
 
 
-Action: TypeAlias = Launch | Kill | Publish | LoadExperts | EvictExperts | Note
+Action: TypeAlias = Launch | Kill | DrainRouter | Publish | LoadExperts | EvictExperts | Note

@@ -112,7 +112,7 @@ def _epoch(epoch: Epoch) -> dict[str, int]:
 
 def _change(fleet: Fleet) -> dict[str, Any] | None:
     """What is under way, or asked for and not begun; None: nothing."""
-    going = sorted(m.member_id for m in fleet.of(Role.EXPERT) if m.leaving or m.resting)
+    going = sorted(m.member_id for m in fleet.members.values() if m.leaving or m.resting)
     waiting = {"leaving": going, "to_restart": list(fleet.restarts)}
     change = fleet.change
     if change is not None:

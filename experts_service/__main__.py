@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from experts_service.config import WorkerConfig, parse_experts
+from experts_service.config import WorkerConfig
+from experts_service.named_experts import parse_experts
 from experts_service.service import WorkerService
 from kimi_k2.config import ModelConfig
 from kimi_k2.errors import ModelError

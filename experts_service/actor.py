@@ -1,25 +1,29 @@
 """The expert worker as a Ray actor: the service's event loop in a background thread.
 
-Ray carries only control; dispatch goes straight to the service's gRPC port.
+Ray carries only control; dispatch goes straight to the service's gRPC port. This module imports
+neither torch nor the service: that is the greatest part of a start, and done in `start`.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import ray
 
 from experts_service.config import WorkerConfig
-from experts_service.service import WorkerService
-from wire.hosting import HostedService
+from wire.hosting import HostedService, Make
 
 
 class ExpertWorker(HostedService):
     """What the actor does, free of Ray's decorator so that it can be typed and tested."""
 
     def __init__(self, config: WorkerConfig) -> None:
-        super().__init__("expert worker", partial(WorkerService, config))
+        def prepare() -> Make:
+            from experts_service.service import WorkerService
+
+            return lambda: WorkerService(config)
+
+        super().__init__("expert worker", prepare, polite=config.polite)
 
     def start(self) -> dict[str, Any]:
         """See `HostedService.start`; adds the node."""

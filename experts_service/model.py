@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from experts_service.config import WorkerConfig, check_experts
+from experts_service.config import WorkerConfig
+from experts_service.named_experts import check_experts
 from experts_service.store import ExpertStore
 from experts_service.token_counts import TokenCounts
 from kimi_k2.checkpoint import Checkpoint

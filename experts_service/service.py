@@ -15,11 +15,12 @@ from prometheus_client import CollectorRegistry
 
 from experts_service.admission import Admission
 from experts_service.answering import Answering, Answers
-from experts_service.config import WorkerConfig, check_experts
+from experts_service.config import WorkerConfig
 from experts_service.handler import StreamHandler
 from experts_service.in_flight import InFlight
 from experts_service.intake import Intake
 from experts_service.model import ServedModel, open_model
+from experts_service.named_experts import check_experts
 from experts_service.pool import TaskPool
 from experts_service.runtime import Runtime
 from experts_service.servicer import Servicer
@@ -34,6 +35,7 @@ from wire.generated import orrery_pb2 as pb
 from wire.health import Health
 from wire.messages import epoch_to_message, experts_to_message
 from wire.placement import Epoch
+from wire.polite import in_thread
 from wire.services import EXPERT_WORKER, Context, add_expert_worker
 
 _log = logging.getLogger(__name__)
@@ -100,8 +102,8 @@ class WorkerService:
         """Loads further experts; they serve when this returns.
 
         Raises:
-            StaleEpochError: a higher epoch was seen, and nothing is loaded; or one of a newer
-                term while experts were being loaded, and no more are.
+            StaleEpochError: a higher epoch was seen, and nothing is loaded; or a newer term was
+                heard while experts were being loaded, and no more are.
             InvalidRequestError: the model has no such layer or expert; nothing is loaded.
             InternalError: the checkpoint cannot be read.
         """
@@ -112,7 +114,7 @@ class WorkerService:
         self._status.assigned += sum(
             len(set(ids) - set(held.get(layer, ()))) for layer, ids in experts.items()
         )
-        wanted = partial(self._status.check_term, epoch)
+        wanted = partial(self._status.check_command, epoch)
         try:
             for layer, ids in experts.items():
                 await asyncio.to_thread(model.store.add, layer, ids, wanted)
@@ -128,16 +130,20 @@ class WorkerService:
         """Drops experts; requests that wait for them get a typed error.
 
         Raises:
-            StaleEpochError: a higher epoch was seen; nothing is dropped.
+            StaleEpochError: a higher epoch was seen, and nothing is dropped; or a newer term was
+                heard meanwhile, and no more are.
             InvalidRequestError: the model has no such layer or expert; nothing is dropped.
         """
         self._status.command(epoch)
         model = await self._ready_model()
         _check(experts, model)
-        for layer, ids in experts.items():
-            await asyncio.to_thread(model.store.remove, layer, ids)
-        self._status.assigned = model.store.count
-        self._note_held(model)
+        wanted = partial(self._status.check_command, epoch)
+        try:
+            for layer, ids in experts.items():
+                await asyncio.to_thread(model.store.remove, layer, ids, wanted)
+        finally:
+            self._status.assigned = model.store.count
+            self._note_held(model)
 
     async def drain(self, deadline_s: float) -> bool:
         """Refuses new frames; true once all accepted ones are answered, false at the deadline."""
@@ -188,11 +194,17 @@ class WorkerService:
             failed.cancel()
             await asyncio.gather(stream, failed, return_exceptions=True)
 
+    def hear(self, term: int) -> None:
+        """Takes note of a controller's term, so that commands of an older one move no expert; what
+        `describe` says from then on stays true until the new one commands."""
+        self._status.hear(term)
+
     def describe(self) -> pb.WorkerDescription:
         model = self._model
         description = pb.WorkerDescription(
             worker_id=self._config.worker_id,
             state=self._status.state.message,
+            term=self._status.term,
             epoch=epoch_to_message(self._status.epoch),
             device=self._config.device,
             experts_assigned=self._status.assigned,
@@ -215,12 +227,13 @@ class WorkerService:
     async def _load_assigned(self) -> None:
         self._status.assigned = sum(len(set(ids)) for ids in self._config.experts.values())
         try:
-            model = await asyncio.to_thread(open_model, self._config)
+            model = await in_thread(self._config.polite, partial(open_model, self._config))
             self._model = model
             for layer, ids in sorted(self._config.experts.items()):
                 if self._stopping:
                     return
-                await asyncio.to_thread(model.store.add, layer, ids)
+                add = partial(model.store.add, layer, ids)
+                await in_thread(self._config.polite, add)
                 self._note_held(model)
         except Exception as error:  # noqa: BLE001
             # Such as an AssertionError of torch for a device that this build does not know.

@@ -17,6 +17,8 @@ class Worker(Protocol):
 
     def describe(self) -> pb.WorkerDescription: ...
 
+    def hear(self, term: int) -> None: ...
+
     async def serve_stream(self, frames: AsyncIterator[bytes], context: Context) -> None: ...
 
     async def load(self, epoch: Epoch, experts: Mapping[int, Sequence[int]]) -> None: ...
@@ -36,6 +38,7 @@ class Servicer:
         await self._worker.serve_stream(frames, context)
 
     async def describe(self, request: pb.DescribeRequest) -> pb.WorkerDescription:
+        self._worker.hear(request.term)
         return self._worker.describe()
 
     async def load(self, request: pb.LoadRequest) -> pb.WorkerDescription:

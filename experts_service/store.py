@@ -42,13 +42,16 @@ class ExpertStore:
         self._load = load
         self._layers: dict[int, HeldLayer] = {}
         self._changing = threading.Lock()
+        self._swapping = threading.Lock()
 
     def layer(self, layer: int) -> HeldLayer | None:
         return self._layers.get(layer)
 
     def held(self) -> dict[int, tuple[int, ...]]:
-        """Layer to ascending experts."""
-        return {layer: held.experts for layer, held in sorted(self._layers.copy().items())}
+        """Layer to ascending experts. A change whose check was passed before is seen."""
+        with self._swapping:
+            layers = self._layers.copy()
+        return {layer: held.experts for layer, held in sorted(layers.items())}
 
     @property
     def count(self) -> int:
@@ -79,12 +82,10 @@ class ExpertStore:
             weights = self._load(layer, new)
             if old is not None:
                 weights = joined(old.weights, weights)
-            if check is not None:
-                check()
-            self._put(layer, (*held, *new), weights)
+            self._swap(layer, self._in_order((*held, *new), weights), check)
 
-    def remove(self, layer: int, experts: Iterable[int]) -> None:
-        """Drops those of the experts that are held."""
+    def remove(self, layer: int, experts: Iterable[int], check: Check | None = None) -> None:
+        """Drops those of the experts that are held; `check`: as in `add`."""
         with self._changing:
             old = self._layers.get(layer)
             if old is None:
@@ -92,21 +93,28 @@ class ExpertStore:
             gone = set(experts)
             kept = [slot for slot, e in enumerate(old.experts) if e not in gone]
             if not kept:
-                del self._layers[layer]
+                self._swap(layer, None, check)
             elif len(kept) < len(old.experts):
                 ids = tuple(old.experts[slot] for slot in kept)
-                self._put(layer, ids, _take(old.weights, kept))
+                self._swap(layer, self._in_order(ids, _take(old.weights, kept)), check)
 
-    def _put(self, layer: int, experts: tuple[int, ...], weights: HeldExperts) -> None:
+    def _swap(self, layer: int, held: HeldLayer | None, check: Check | None) -> None:
+        with self._swapping:
+            if check is not None:
+                check()
+            if held is None:
+                del self._layers[layer]
+            else:
+                self._layers[layer] = held
+
+    def _in_order(self, experts: tuple[int, ...], weights: HeldExperts) -> HeldLayer:
         order = sorted(range(len(experts)), key=experts.__getitem__)
         if order != list(range(len(experts))):
             weights = _take(weights, order)
             experts = tuple(experts[slot] for slot in order)
         slots = np.full(self._n_routed_experts, -1, np.int64)
         slots[list(experts)] = np.arange(len(experts))
-        self._layers[layer] = HeldLayer(
-            experts=experts, ids=frozenset(experts), slots=slots, weights=weights
-        )
+        return HeldLayer(experts=experts, ids=frozenset(experts), slots=slots, weights=weights)
 
 
 def _take(weights: HeldExperts, slots: list[int]) -> HeldExperts:

@@ -1,25 +1,29 @@
 """The router as a Ray actor: the service's event loop in a background thread.
 
-Ray carries only control; tokens and dispatch go over the service's own gRPC.
+Ray carries only control; tokens and dispatch go over the service's own gRPC. This module imports
+neither torch nor the service: that is the greatest part of a start, and done in `start`.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import ray
 
 from router_service.config import RouterConfig
-from router_service.service import RouterService
-from wire.hosting import HostedService
+from wire.hosting import HostedService, Make
 
 
 class Router(HostedService):
     """What the actor does, free of Ray's decorator so that it can be typed and tested."""
 
     def __init__(self, config: RouterConfig) -> None:
-        super().__init__("router", partial(RouterService, config))
+        def prepare() -> Make:
+            from router_service.service import RouterService
+
+            return lambda: RouterService(config)
+
+        super().__init__("router", prepare, polite=config.polite)
 
     def start(self) -> dict[str, Any]:
         """See `HostedService.start`; adds the node."""

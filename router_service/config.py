@@ -69,6 +69,7 @@ class RouterConfig(EngineConfig):
     experts: "remote" dispatches to expert workers, "local" computes them in this process.
     carrier: of dispatch messages, see `DispatchOptions`, whose own `carrier` is not used.
     dispatch: when other expert workers are asked.
+    polite: the model is loaded by a thread that leaves the processors to others, see `wire.polite`.
     """
 
     router_id: str = "router-0"
@@ -81,3 +82,4 @@ class RouterConfig(EngineConfig):
     experts: Literal["remote", "local"] = "remote"
     carrier: CarrierChoice = "auto"
     dispatch: DispatchOptions = field(default_factory=DispatchOptions)
+    polite: bool = False

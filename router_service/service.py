@@ -37,6 +37,7 @@ from wire.generated import orrery_pb2 as pb
 from wire.health import Health
 from wire.messages import epoch_to_message
 from wire.placement import Placement
+from wire.polite import in_thread
 from wire.services import ROUTER, Context, add_router
 
 _log = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class RouterService:
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._placement: Placement | None = None
+        self._term = 0
         self._state = RouterState.LOADING
         self._error = ""
         self._watching: asyncio.Task[None] | None = None
@@ -124,9 +126,11 @@ class RouterService:
         """Dispatches by `placement` from now on, or as soon as the model is loaded.
 
         Raises:
-            StaleEpochError: a higher epoch was seen.
+            StaleEpochError: a higher epoch was seen, or a higher term heard.
             InvalidRequestError: it does not fit the model.
         """
+        if placement.epoch.term < self._term:
+            raise StaleEpochError(f"{placement.epoch} is of an older term than {self._term}")
         known = self._placement
         if known is not None and placement.epoch < known.epoch:
             raise StaleEpochError(
@@ -135,6 +139,7 @@ class RouterService:
         if self._experts is not None:
             self._experts.set_placement(placement)
         self._placement = placement
+        self.hear(placement.epoch.term)
         await self._note_health()
 
     async def drain(self, deadline_s: float) -> bool:
@@ -172,6 +177,10 @@ class RouterService:
             raise UnavailableError(f"the router is {self._state.value}")
         await GatewayStream(self._engine).run(requests, context)
 
+    def hear(self, term: int) -> None:
+        """Takes note of a controller's term: from then on placements of a lower one are refused."""
+        self._term = max(self._term, term)
+
     def describe(self) -> pb.RouterDescription:
         description = pb.RouterDescription(
             router_id=self._config.router_id,
@@ -180,6 +189,7 @@ class RouterService:
             metrics_address=self.metrics_address,
             pid=os.getpid(),
             error=self._error,
+            term=self._term,
         )
         if self._placement is not None:
             description.epoch.CopyFrom(epoch_to_message(self._placement.epoch))
@@ -205,7 +215,7 @@ class RouterService:
     async def _load(self) -> None:
         config = self._config
         try:
-            loaded = await asyncio.to_thread(load_model, config)
+            loaded = await in_thread(config.polite, partial(load_model, config))
             experts = await open_source(config, loaded, self._metrics)
         except (ModelError, OSError, RuntimeError) as error:
             _log.error("router %s cannot serve: %s", config.router_id, error)

@@ -17,6 +17,8 @@ class Router(Protocol):
 
     def describe(self) -> pb.RouterDescription: ...
 
+    def hear(self, term: int) -> None: ...
+
     async def serve_stream(
         self, requests: AsyncIterator[pb.GenerateRequest], context: Context
     ) -> None: ...
@@ -40,6 +42,7 @@ class Servicer:
         return self._router.describe()
 
     async def describe(self, request: pb.DescribeRequest) -> pb.RouterDescription:
+        self._router.hear(request.term)
         return self._router.describe()
 
     async def drain(self, request: pb.DrainRequest) -> pb.DrainResponse:

@@ -6,12 +6,14 @@ import asyncio
 import json
 import os
 import signal
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from google.protobuf.message import Message
 
 from wire.background_loop import BackgroundLoop
+from wire.polite import politely
 
 
 class Service(Protocol):
@@ -32,14 +34,24 @@ class Service(Protocol):
     def describe(self) -> Message: ...
 
 
+Make: TypeAlias = Callable[[], Service]
+
+
 class HostedService:
     """A service on an event loop in a background thread; any thread may call."""
 
-    def __init__(self, name: str, make: Callable[[], Service]) -> None:
-        """`make` is called on the loop."""
+    def __init__(self, name: str, prepare: Callable[[], Make], *, polite: bool = False) -> None:
+        """
+        Args:
+            prepare: called by `start`, in any thread: imports what the service needs, and gives
+                what makes it, which is called on the loop.
+            polite: `prepare` leaves the processors to others, see `wire.polite`.
+        """
         self._name = name
-        self._make = make
+        self._prepare = prepare
+        self._polite = polite
         self._loop = BackgroundLoop(name)
+        self._starting = threading.Lock()
         self._service: Service | None = None
 
     def start(self) -> dict[str, Any]:
@@ -48,13 +60,15 @@ class HostedService:
         Raises:
             ListenError: a port cannot be listened on.
         """
-        if self._service is None:
-            self._service = self._loop.run(self._started())
-        return {
-            "address": self._service.address,
-            "metrics_address": self._service.metrics_address,
-            "pid": os.getpid(),
-        }
+        with self._starting:
+            if self._service is None:
+                make = politely(self._prepare) if self._polite else self._prepare()
+                self._service = self._loop.run(self._started(make))
+            return {
+                "address": self._service.address,
+                "metrics_address": self._service.metrics_address,
+                "pid": os.getpid(),
+            }
 
     def ready(self) -> None:
         """Blocks until the service serves; raises InternalError saying why it failed."""
@@ -72,8 +86,8 @@ class HostedService:
         if self._service is not None:
             self._loop.run(self._service.stop())
 
-    async def _started(self) -> Service:
-        service = self._make()
+    async def _started(self, make: Make) -> Service:
+        service = make()
         await service.start()
         return service
 

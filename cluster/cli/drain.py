@@ -1,4 +1,4 @@
-"""`orrery drain`: empty expert workers and end them, while requests run."""
+"""`orrery drain`: empty expert workers and end them, replace routers, while requests run."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from cluster.errors import ConfigError
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "drain",
-        help="empty an expert worker, or all of a node, and end it",
-        description="Their experts move to the others first. `orrery scale` brings the number of "
-        "workers back up; nothing is started on a node that was drained.",
+        help="empty an expert worker, a router, or all of a node, and end it",
+        description="Their experts move to the others first; of a router, another one is started "
+        "first. `orrery scale` brings the number of workers back up; nothing is started on a node "
+        "that was drained.",
         epilog="examples:\n  orrery drain expert-2\n  orrery drain 9d25ea66",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "names",
         nargs="+",
-        metavar="WORKER|NODE",
+        metavar="MEMBER|NODE",
         help="as `orrery status` has them; the first characters of a node will do",
     )
     add_ask_flags(parser)

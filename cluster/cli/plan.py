@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 from cluster.cli.options import add_fleet_flags, config_of
 from cluster.cli.table import table
@@ -15,10 +16,20 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "plan",
         help="show what the planner would choose, and what it predicts",
-        epilog="examples:\n  orrery plan --workers 8\n  orrery plan --config fleet.yaml --json",
+        epilog="examples:\n  orrery plan --workers 8\n  orrery plan --config fleet.yaml --json\n"
+        "  orrery plan --loads models/nano-k2/expert_loads.json --domains chat,tools",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_fleet_flags(parser)
+    parser.add_argument(
+        "--loads",
+        metavar="FILE",
+        type=Path,
+        help="plan for recorded loads of experts, as models/nano-k2/expert_loads.json (all equal)",
+    )
+    parser.add_argument(
+        "--domains", metavar="NAMES", default="", help="those of --loads that count (all)"
+    )
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.set_defaults(run=run)
 
@@ -27,7 +38,8 @@ def run(options: argparse.Namespace) -> int:
     config = config_of(options)
     from cluster.blueprint import draw
 
-    blueprint = draw(config)
+    domains = tuple(filter(None, options.domains.split(",")))
+    blueprint = draw(config, options.loads, domains)
     plan = blueprint.plan
     if options.json:
         print(json.dumps(_as_json(plan, blueprint.micro_batches, blueprint.workers), indent=2))

@@ -1,4 +1,4 @@
-"""`orrery restart`: every expert worker started anew, one after the other."""
+"""`orrery restart`: every expert worker and router started anew, one after the other."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from cluster.cli.ask import add_ask_flags, ask
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "restart",
-        help="start every expert worker anew, one by one",
-        description="Each is emptied, started anew and given experts again before the next is; "
-        "requests go on.",
+        help="start every expert worker and router anew, one by one",
+        description="Each worker is emptied, started anew and given experts again before the next "
+        "is. Then for each router another one is started, and the old one finishes what it has "
+        "begun. Requests go on.",
         epilog="examples:\n  orrery restart",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -28,7 +28,7 @@ from cluster.members.setup import (
     actor_options,
     at_most_one_a_node,
     bundle,
-    further_worker,
+    further_member,
     labels,
     reachable,
     router_config,
@@ -57,11 +57,12 @@ class RayActors:
         self._group: PlacementGroup | None = None
         self._group_lock = asyncio.Lock()
 
-    async def launch(self, member: Member, avoid: frozenset[str]) -> Launched:
+    async def launch(self, member: Member, avoid: frozenset[str], polite: bool) -> Launched:
         """Starts the member's actor, or takes over the living one of its name.
 
         Args:
             avoid: nodes that are not taken by expert workers besides the planned ones.
+            polite: it leaves the processors to others until it is ready.
 
         Raises:
             StartError: Ray cannot place it in time, or it fails on its way up.
@@ -71,7 +72,7 @@ class RayActors:
             async with asyncio.timeout(timeout_s):
                 handle = await asyncio.to_thread(self._find, member.member_id)
                 if handle is None:
-                    handle = await self._create(member, avoid)
+                    handle = await self._create(member, avoid, polite)
                 self._handles[member.member_id] = handle
                 about = await _result(handle.start.remote())
                 node = str(await _result(handle.node.remote()))
@@ -106,6 +107,9 @@ class RayActors:
                 _log.info("%s is killed: %s", member_id, type(error).__name__)
         await asyncio.to_thread(ray.kill, handle)
         await asyncio.to_thread(self._await_gone, member_id)
+
+    async def present(self, member_id: str) -> bool:
+        return await asyncio.to_thread(self._find, member_id) is not None
 
     async def alive(self, member_id: str) -> bool:
         handle = self._handles.get(member_id)
@@ -147,7 +151,7 @@ class RayActors:
                 return
             pause.wait(0.05)
 
-    async def _create(self, member: Member, avoid: frozenset[str]) -> Any:
+    async def _create(self, member: Member, avoid: frozenset[str], polite: bool) -> Any:
         options: dict[str, Any] = {
             "name": f"{_PREFIX}{member.member_id}",
             "namespace": NAMESPACE,
@@ -155,9 +159,12 @@ class RayActors:
             "max_restarts": 0,
             **actor_options(member.role, self._blueprint.config),
         }
+        planned = (*self._blueprint.workers, *self._blueprint.routers)
+        if member.member_id not in planned or (avoid and member.role is Role.ROUTER):
+            options |= further_member(member.role, self._blueprint.config, avoid)
         if member.role is Role.ROUTER:
             return RouterActor.options(**options).remote(
-                router_config(self._blueprint, member.member_id)
+                router_config(self._blueprint, member.member_id, polite=polite)
             )
         if member.member_id in self._blueprint.workers:
             group = await self._spread()
@@ -165,9 +172,8 @@ class RayActors:
                 placement_group=group,
                 placement_group_bundle_index=self._blueprint.workers.index(member.member_id),
             )
-        else:
-            options |= further_worker(self._blueprint.config, avoid)
-        return ExpertWorkerActor.options(**options).remote(worker_config(self._blueprint, member))
+        config = worker_config(self._blueprint, member, polite=polite)
+        return ExpertWorkerActor.options(**options).remote(config)
 
     async def _spread(self) -> PlacementGroup:
         async with self._group_lock:

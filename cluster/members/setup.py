@@ -19,7 +19,7 @@ _ANY_GPU = 0.001
 _NODE_ID = "ray.io/node-id"
 
 
-def worker_config(blueprint: Blueprint, member: Member) -> WorkerConfig:
+def worker_config(blueprint: Blueprint, member: Member, *, polite: bool = False) -> WorkerConfig:
     """What an expert worker is told."""
     experts = blueprint.config.experts
     return WorkerConfig(
@@ -32,10 +32,11 @@ def worker_config(blueprint: Blueprint, member: Member) -> WorkerConfig:
         dtype=experts.dtype,
         threads=experts.threads,
         carrier=_carrier(experts),
+        polite=polite,
     )
 
 
-def router_config(blueprint: Blueprint, router_id: str) -> RouterConfig:
+def router_config(blueprint: Blueprint, router_id: str, *, polite: bool = False) -> RouterConfig:
     """What a router is told."""
     router = blueprint.config.router
     return RouterConfig(
@@ -58,6 +59,7 @@ def router_config(blueprint: Blueprint, router_id: str) -> RouterConfig:
         park_timeout_s=router.park_timeout_s,
         carrier=_carrier(blueprint.config.experts),
         dispatch=DispatchOptions(**dataclasses.asdict(router.dispatch)),
+        polite=polite,
     )
 
 
@@ -79,13 +81,15 @@ def actor_options(role: Role, config: ClusterConfig) -> dict[str, Any]:
     return options
 
 
-def further_worker(config: ClusterConfig, avoid: Collection[str]) -> dict[str, Any]:
-    """Options, besides `actor_options`, of an expert worker that is not among the planned ones: a
-    spare, or one that scaling has added. They have no bundle, but are spread over the nodes too.
+def further_member(role: Role, config: ClusterConfig, avoid: Collection[str]) -> dict[str, Any]:
+    """Options, besides `actor_options`, of a member that is not among the planned ones: a spare, a
+    worker that scaling has added, a router that takes over from another. They have no bundle, but
+    are spread over the nodes too.
 
     A private Ray reserves nothing for them: nobody else competes for its processors.
     """
-    selector = labels(config.experts.nodes)
+    section = config.router if role is Role.ROUTER else config.experts
+    selector = labels(section.nodes)
     if avoid:
         selector[_NODE_ID] = f"!in({','.join(sorted(avoid))})"
     options: dict[str, Any] = {"scheduling_strategy": "SPREAD"}

@@ -24,10 +24,15 @@ def balancedness(held: Held, load: Loads, crew: Crew, reach: Held | None = None)
     return _mean_over_max(work, speed)
 
 
-def fleet_balancedness(held: Held, load: Loads, crew: Crew) -> float:
-    """The same over the sums of all layers and over all workers that hold anything at all."""
+def fleet_balancedness(held: Held, load: Loads, crew: Crew, joining: Held | None = None) -> float:
+    """The same over the sums of all layers and over all workers that hold anything at all.
+
+    Args:
+        joining: bool [workers], who counts besides, though they may hold nothing yet.
+    """
     work = work_of(held, load).sum(axis=0, keepdims=True)
-    speed = np.where(hit(held, (0, 1)), crew.speed, 0.0)[None]
+    sharing = hit(held, (0, 1)) if joining is None else joining | hit(held, (0, 1))
+    speed = np.where(sharing, crew.speed, 0.0)[None]
     return float(_mean_over_max(work, speed)[0])
 
 

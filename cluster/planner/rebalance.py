@@ -58,7 +58,8 @@ class Budget:
 class Rebalance:
     """balancedness: layer -> mean / max of its workers' busy times, before and after.
 
-    fleet_before, fleet_after: the same over all layers together.
+    fleet_before, fleet_after: the same over all layers together; workers that are to join count
+        before too, as those that have nothing to do.
     transition: the steps; its owners are the new placement.
     """
 
@@ -114,7 +115,7 @@ def rebalance(
         transition=steps,
         before=dict(zip(layers, balancedness(held, load, crew, reach).tolist(), strict=True)),
         after=dict(zip(layers, balancedness(reached, load, crew, reach).tolist(), strict=True)),
-        fleet_before=fleet_balancedness(held, load, crew),
+        fleet_before=fleet_balancedness(held, load, crew, hit(reached, (0, 1))),
         fleet_after=fleet_balancedness(reached, load, crew),
     )
 

@@ -10,6 +10,8 @@ from cluster.reconcile import advance
 from cluster.rules import Rules
 from cluster.signals import (
     Action,
+    Drained,
+    DrainRouter,
     Event,
     Evicted,
     EvictExperts,
@@ -47,10 +49,14 @@ class Script:
         self.now = 100.0
         self.notes: list[Note] = []
         self.pending: list[LoadExperts | EvictExperts] = []
+        self.launches: list[Launch] = []
+        self.draining: list[str] = []
 
     def do(self, event: Event) -> list[str]:
         self.fleet, actions = advance(self.fleet, event, self.now, self.rules)
         self.notes += [a for a in actions if isinstance(a, Note)]
+        self.draining += [a.router.member_id for a in actions if isinstance(a, DrainRouter)]
+        self.launches += [a for a in actions if isinstance(a, Launch)]
         self.pending += [a for a in actions if isinstance(a, LoadExperts | EvictExperts)]
         return [short(action) for action in actions if not isinstance(action, Note)]
 
@@ -82,6 +88,9 @@ class Script:
     def answer(self) -> list[str]:
         """Workers do what they were told."""
         told: list[str] = []
+        drained, self.draining = self.draining, []
+        for router in drained:
+            told += self.do(Drained(member_id=router))
         commands, self.pending = self.pending, []
         for command in commands:
             event = Loaded if isinstance(command, LoadExperts) else Evicted
@@ -139,6 +148,8 @@ def short(action: Action) -> str:
         return f"launch {action.member.member_id}"
     if isinstance(action, Kill):
         return f"kill {action.member_id}"
+    if isinstance(action, DrainRouter):
+        return f"drain {action.router.member_id}"
     if isinstance(action, LoadExperts | EvictExperts):
         verb = "load" if isinstance(action, LoadExperts) else "evict"
         return f"{action.worker.member_id} {verb} {short_experts(action.experts)}"

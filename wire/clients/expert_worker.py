@@ -35,8 +35,11 @@ class ExpertWorkerClient:
         self._evict = self._method("Evict", pb.WorkerDescription)
         self._drain = self._method("Drain", pb.DrainResponse)
 
-    async def describe(self, *, timeout_s: float = _CONTROL_S) -> pb.WorkerDescription:
-        return await call(self._describe, pb.DescribeRequest(), timeout_s)
+    async def describe(
+        self, *, term: int = 0, timeout_s: float = _CONTROL_S
+    ) -> pb.WorkerDescription:
+        """`term`: of the controller that asks; nobody else gives one."""
+        return await call(self._describe, pb.DescribeRequest(term=term), timeout_s)
 
     async def load(
         self,

@@ -34,8 +34,11 @@ class RouterClient:
         self._describe = self._method("Describe", pb.RouterDescription)
         self._drain = self._method("Drain", pb.DrainResponse)
 
-    async def describe(self, *, timeout_s: float = _CONTROL_S) -> pb.RouterDescription:
-        return await call(self._describe, pb.DescribeRequest(), timeout_s)
+    async def describe(
+        self, *, term: int = 0, timeout_s: float = _CONTROL_S
+    ) -> pb.RouterDescription:
+        """`term`: of the controller that asks; nobody else gives one."""
+        return await call(self._describe, pb.DescribeRequest(term=term), timeout_s)
 
     async def set_placement(
         self, placement: Placement, *, timeout_s: float = _CONTROL_S

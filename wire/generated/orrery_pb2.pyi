@@ -48,8 +48,10 @@ class Frame(_message.Message):
     def __init__(self, frame: _Optional[bytes] = ...) -> None: ...
 
 class DescribeRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("term",)
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    term: int
+    def __init__(self, term: _Optional[int] = ...) -> None: ...
 
 class LayerExperts(_message.Message):
     __slots__ = ("layer", "experts")
@@ -60,7 +62,7 @@ class LayerExperts(_message.Message):
     def __init__(self, layer: _Optional[int] = ..., experts: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class WorkerDescription(_message.Message):
-    __slots__ = ("worker_id", "state", "epoch", "model_hash", "fingerprint", "dtype", "device", "hidden_size", "experts", "experts_loaded", "experts_assigned", "memory_bytes", "tokens_total", "error", "metrics_address", "pid", "carriers")
+    __slots__ = ("worker_id", "state", "epoch", "model_hash", "fingerprint", "dtype", "device", "hidden_size", "experts", "experts_loaded", "experts_assigned", "memory_bytes", "tokens_total", "error", "metrics_address", "pid", "carriers", "term")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -78,6 +80,7 @@ class WorkerDescription(_message.Message):
     METRICS_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     CARRIERS_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     state: WorkerState
     epoch: Epoch
@@ -95,7 +98,8 @@ class WorkerDescription(_message.Message):
     metrics_address: str
     pid: int
     carriers: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, worker_id: _Optional[str] = ..., state: _Optional[_Union[WorkerState, str]] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., model_hash: _Optional[str] = ..., fingerprint: _Optional[str] = ..., dtype: _Optional[str] = ..., device: _Optional[str] = ..., hidden_size: _Optional[int] = ..., experts: _Optional[_Iterable[_Union[LayerExperts, _Mapping]]] = ..., experts_loaded: _Optional[int] = ..., experts_assigned: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., tokens_total: _Optional[int] = ..., error: _Optional[str] = ..., metrics_address: _Optional[str] = ..., pid: _Optional[int] = ..., carriers: _Optional[_Iterable[str]] = ...) -> None: ...
+    term: int
+    def __init__(self, worker_id: _Optional[str] = ..., state: _Optional[_Union[WorkerState, str]] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., model_hash: _Optional[str] = ..., fingerprint: _Optional[str] = ..., dtype: _Optional[str] = ..., device: _Optional[str] = ..., hidden_size: _Optional[int] = ..., experts: _Optional[_Iterable[_Union[LayerExperts, _Mapping]]] = ..., experts_loaded: _Optional[int] = ..., experts_assigned: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., tokens_total: _Optional[int] = ..., error: _Optional[str] = ..., metrics_address: _Optional[str] = ..., pid: _Optional[int] = ..., carriers: _Optional[_Iterable[str]] = ..., term: _Optional[int] = ...) -> None: ...
 
 class LoadRequest(_message.Message):
     __slots__ = ("epoch", "experts")
@@ -241,7 +245,7 @@ class Error(_message.Message):
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class RouterDescription(_message.Message):
-    __slots__ = ("router_id", "epoch", "state", "model_hash", "fingerprint", "dtype", "device", "running", "waiting", "parked", "kv_blocks_total", "kv_blocks_used", "max_model_len", "metrics_address", "pid", "error", "suspects")
+    __slots__ = ("router_id", "epoch", "state", "model_hash", "fingerprint", "dtype", "device", "running", "waiting", "parked", "kv_blocks_total", "kv_blocks_used", "max_model_len", "metrics_address", "pid", "error", "term", "suspects")
     ROUTER_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -258,6 +262,7 @@ class RouterDescription(_message.Message):
     METRICS_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
     SUSPECTS_FIELD_NUMBER: _ClassVar[int]
     router_id: str
     epoch: Epoch
@@ -275,8 +280,9 @@ class RouterDescription(_message.Message):
     metrics_address: str
     pid: int
     error: str
+    term: int
     suspects: _containers.RepeatedCompositeFieldContainer[Suspect]
-    def __init__(self, router_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., state: _Optional[str] = ..., model_hash: _Optional[str] = ..., fingerprint: _Optional[str] = ..., dtype: _Optional[str] = ..., device: _Optional[str] = ..., running: _Optional[int] = ..., waiting: _Optional[int] = ..., parked: _Optional[int] = ..., kv_blocks_total: _Optional[int] = ..., kv_blocks_used: _Optional[int] = ..., max_model_len: _Optional[int] = ..., metrics_address: _Optional[str] = ..., pid: _Optional[int] = ..., error: _Optional[str] = ..., suspects: _Optional[_Iterable[_Union[Suspect, _Mapping]]] = ...) -> None: ...
+    def __init__(self, router_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., state: _Optional[str] = ..., model_hash: _Optional[str] = ..., fingerprint: _Optional[str] = ..., dtype: _Optional[str] = ..., device: _Optional[str] = ..., running: _Optional[int] = ..., waiting: _Optional[int] = ..., parked: _Optional[int] = ..., kv_blocks_total: _Optional[int] = ..., kv_blocks_used: _Optional[int] = ..., max_model_len: _Optional[int] = ..., metrics_address: _Optional[str] = ..., pid: _Optional[int] = ..., error: _Optional[str] = ..., term: _Optional[int] = ..., suspects: _Optional[_Iterable[_Union[Suspect, _Mapping]]] = ...) -> None: ...
 
 class Suspect(_message.Message):
     __slots__ = ("worker_id", "pid", "reason")

@@ -50,7 +50,7 @@ class Services:
         self.running: dict[str, WorkerService | RouterService] = {}
         self._dead: list[WorkerService | RouterService] = []
 
-    async def launch(self, member: Member, avoid: frozenset[str]) -> Launched:
+    async def launch(self, member: Member, avoid: frozenset[str], polite: bool) -> Launched:
         service = self.running.get(member.member_id)
         if service is None:
             service = self._make(member)
@@ -68,6 +68,9 @@ class Services:
         service = self.running.pop(member_id, None)
         if service is not None:
             await service.stop()
+
+    async def present(self, member_id: str) -> bool:
+        return member_id in self.running
 
     async def alive(self, member_id: str) -> bool:
         return member_id in self.running
@@ -160,7 +163,8 @@ class Stage:
     async def generate(self) -> list[list[int]]:
         """Forty greedy tokens of each of four prompts, asked at once."""
         self._rounds += 1
-        async with RouterClient(self.services.running["router-0"].address) as client:
+        taker = self.controller.fleet.takers[0]
+        async with RouterClient(taker.address) as client:
             stream = client.generate()
             answers = await asyncio.gather(
                 *(self._one(stream, f"{self._rounds}-{n}", n) for n in range(4))
@@ -287,6 +291,7 @@ def test_asks_are_carried_out_under_load_and_nothing_is_ever_lost(
             await on.meanwhile(on.controller.ask(ask))
         assert len(on.controller.fleet.serving) == 2
         assert "expert-0" not in on.controller.fleet.members
+        assert [m.member_id for m in on.controller.fleet.of(Role.ROUTER)] == ["router-1"]
         assert "experts_lost" not in on.kinds
         assert "member_died" not in on.kinds
         assert on.answers > 0

@@ -292,7 +292,7 @@ def test_scaling_and_draining_go_unnoticed(fleet: Fleet) -> None:
     assert gone not in {p["id"] for p in fleet.status()["processes"]}
     assert sum(p["experts"] for p in fleet.experts()) == 32
     assert len(fleet.experts()) == WORKERS
-    with pytest.raises(ray.exceptions.RayError, match="no expert worker or node"):
+    with pytest.raises(ray.exceptions.RayError, match="no expert worker, router or node"):
         fleet.ask("/drain", names=["expert-99"])
     kinds = [event["kind"] for event in fleet.events()[known:]]
     assert "experts_lost" not in kinds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -89,3 +90,29 @@ def test_experts_from_a_file(model: ExpertModel, tmp_path: Path) -> None:
     with worker_process(model.path, "w", str(file)) as worker:
         description = run_async(_describe(worker.address))
         assert [(e.layer, list(e.experts)) for e in description.experts] == [(2, [1, 4])]
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="Linux's scheduler only")
+def test_a_worker_that_came_up_politely_has_no_thread_that_stands_back(model: ExpertModel) -> None:
+    """Neither of its own nor of torch, numba or gRPC: they serve now."""
+    code = f"""
+import os
+from pathlib import Path
+from experts_service.actor import ExpertWorker
+from experts_service.config import WorkerConfig
+config = WorkerConfig(
+    worker_id="w", model=Path({str(model.path)!r}), experts={{1: [0, 1]}}, threads=2, polite=True
+)
+worker = ExpertWorker(config)
+super(ExpertWorker, worker).start()
+worker.ready()
+tasks = [int(task) for task in os.listdir("/proc/self/task")]
+print(len(tasks), sorted({{os.sched_getscheduler(task) for task in tasks}}))
+worker.stop()
+"""
+    made = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+    )
+    threads, policies = made.stdout.strip().split(" ", 1)
+    assert int(threads) > 3
+    assert policies == f"[{os.SCHED_OTHER}]"

@@ -99,6 +99,15 @@ async def _life(model: ExpertModel) -> None:
                 await call(Epoch(term=4, counter=0), {layer: [999]})
         assert [list(e.experts) for e in (await client.describe()).experts] == [[1, 3, 5]]
 
+        heard = await client.describe(term=9)
+        assert (heard.term, heard.epoch.term) == (9, 4)
+        assert (await client.describe(term=8)).term == 9
+        for call in (client.load, client.evict):
+            with pytest.raises(StaleEpochError):
+                await call(Epoch(term=8, counter=1), {layer: [1, 7]})
+        assert [list(e.experts) for e in (await client.describe()).experts] == [[1, 3, 5]]
+        await client.evict(Epoch(term=9, counter=0), {layer: [1]})
+
         with pytest.raises(InvalidRequestError):
             await client.drain(0)
         assert await client.drain(1.0)

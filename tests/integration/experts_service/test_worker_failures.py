@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.support.deadline import run_async
 from tests.support.dispatching import request
 from tests.support.expert_workers import ExpertModel, expert_major, serving
 from wire.channels import open_channel
+from wire.clients.expert_worker import ExpertWorkerClient
 from wire.codec import decode_answer, encode_request
 from wire.errors import InternalError, StaleEpochError
 from wire.frames import DispatchReply, ErrorReply
@@ -133,10 +135,23 @@ async def _load_fails(model: ExpertModel, text: str) -> None:
 
 
 def test_an_older_terms_load_ends_when_a_newer_one_commands(model: ExpertModel) -> None:
-    run_async(_older_load(model))
+    async def newer(worker: WorkerService, second: int) -> None:
+        await worker.evict(Epoch(term=2, counter=1), {second: [5, 6]})
+
+    run_async(_older_load(model, newer))
 
 
-async def _older_load(model: ExpertModel) -> None:
+def test_an_older_terms_load_ends_when_a_newer_one_is_heard(model: ExpertModel) -> None:
+    async def newer(worker: WorkerService, second: int) -> None:
+        async with ExpertWorkerClient(worker.address) as client:
+            assert (await client.describe(term=2)).term == 2
+
+    run_async(_older_load(model, newer))
+
+
+async def _older_load(
+    model: ExpertModel, newer: Callable[[WorkerService, int], Awaitable[None]]
+) -> None:
     first, second = model.config.moe_layers[:2]
     reading, go_on = threading.Event(), threading.Event()
     async with serving(model.path, {"w": {}}) as services:
@@ -155,11 +170,36 @@ async def _older_load(model: ExpertModel) -> None:
             worker.load(Epoch(term=1, counter=1), {first: [0, 1], second: [5, 6]})
         )
         await asyncio.to_thread(reading.wait, 30)
-        newer = asyncio.create_task(worker.evict(Epoch(term=2, counter=1), {second: [5, 6]}))
+        heir = asyncio.create_task(newer(worker, second))
         await asyncio.sleep(0.05)
         go_on.set()
         with pytest.raises(StaleEpochError):
             await old
-        await newer
+        await heir
         assert served.store.held() == {}
         assert worker.describe().experts_assigned == 0
+
+
+def test_frames_of_the_last_placement_are_taken_until_the_new_controller_commands(
+    model: ExpertModel,
+) -> None:
+    run_async(_frames_of_two_terms(model))
+
+
+async def _frames_of_two_terms(model: ExpertModel) -> None:
+    async with (
+        serving(model.path, expert_major(model.config, 1)) as services,
+        open_channel(services["expert-0"].address) as channel,
+        ExpertWorkerClient(services["expert-0"].address) as client,
+    ):
+        stream = dispatch_stream(channel)()
+        frame = request(model, 1, rows=4)
+        await client.describe(term=frame.epoch.term + 1)
+        await stream.write(encode_request(frame))
+        assert isinstance(decode_answer(await stream.read()), DispatchReply)
+        await client.load(Epoch(term=frame.epoch.term + 1, counter=1), {})
+        await stream.write(encode_request(frame))
+        refused = decode_answer(await stream.read())
+        assert isinstance(refused, ErrorReply)
+        assert refused.code == "stale_epoch"
+        stream.cancel()

@@ -278,6 +278,14 @@ def test_a_remote_router_serves_once_it_has_a_placement(full_checkpoint: Path) -
             stale = Placement(epoch=Epoch(term=1, counter=9), workers={}, owners={})
             with pytest.raises(StaleEpochError):
                 await client.set_placement(stale)
+            assert (await client.describe(term=3)).term == 3
+            with pytest.raises(StaleEpochError):
+                await client.set_placement(
+                    Placement(epoch=Epoch(term=2, counter=6), workers={}, owners={})
+                )
+            await client.set_placement(
+                Placement(epoch=Epoch(term=3, counter=1), workers={}, owners={})
+            )
         await service.stop()
 
     run_async(main())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import doctest
+import re
 
 import numpy as np
 import pytest
@@ -16,14 +17,17 @@ from cluster.holdings import owned
 from cluster.permit import permit
 from cluster.saved import resume, save
 from cluster.signals import (
+    Absent,
     Died,
     DrainAsked,
     Failed,
+    Launch,
     Loaded,
     Nodes,
     RestartAsked,
     ScaleAsked,
     Seen,
+    Tick,
     Weighed,
 )
 from tests.support.fleet_script import RULES, Script
@@ -234,13 +238,97 @@ def test_a_rolling_restart_loses_nothing(spares: int) -> None:
     script.do(RestartAsked(by="test"))
     told = script.run(200)
     workers = 4 + spares
-    assert len([line for line in told if line.startswith("launch")]) == workers
+    launched = [line for line in told if line.startswith("launch")]
+    assert [line for line in launched if "router" in line] == ["launch router-1"]
+    assert len(launched) == workers + 1
+    order = ["launch router-1", "drain router-0", "kill router-0"]
+    assert [line for line in told if line in order] == order
     assert all(
         m.pid != pids[m.member_id] for m in script.fleet.members.values() if m.role is Role.EXPERT
     )
     assert "experts_lost" not in script.kinds
     assert "member_died" not in script.kinds
     assert sorted(script.holds.values()) == [*[""] * spares, "1:0-1", "1:2-3", "1:4-5", "1:6-7"]
+    assert script.fleet.settled
+
+
+def test_a_router_goes_only_when_another_one_takes_its_requests() -> None:
+    script = four()
+    script.do(DrainAsked(names=frozenset({"router-0"}), by="test"))
+    script.tick()
+    assert script.tick() == ["launch router-1"]
+    assert script.tick() == []
+    assert [m.member_id for m in script.fleet.takers] == ["router-0"]
+    assert script.fleet.served
+    script.launched("router-1", 90)
+    script.seen("router-1", epoch=Epoch(term=0, counter=0))
+    assert script.tick() == []
+    script.seen("router-1")
+    assert [m.member_id for m in script.fleet.takers] == ["router-1"]
+    assert script.tick(1.9) == []
+    assert script.tick(0.2) == ["drain router-0"]
+    assert script.tick() == []
+    script.seen("router-0", "draining")
+    assert script.fleet.served
+    assert script.answer() == ["kill router-0"]
+    assert [m.member_id for m in script.fleet.of(Role.ROUTER)] == ["router-1"]
+    assert script.fleet.settled
+    heir = Script(fleet=resume(save(script.fleet), four().fleet))
+    assert [m.member_id for m in heir.fleet.of(Role.ROUTER)] == ["router-1"]
+    assert heir.fleet.router_number == 1
+
+
+def test_a_router_that_nobody_can_take_over_from_is_kept() -> None:
+    script = four()
+    script.do(DrainAsked(names=frozenset({"router-0"}), by="test"))
+    for _ in range(3):
+        script.tick(5)
+        script.do(Died(member_id="router-1", error="no room"))
+    script.tick()
+    script.tick()
+    assert list(script.fleet.of(Role.ROUTER)) == [script.fleet.members["router-0"]]
+    assert not script.fleet.members["router-0"].leaving
+    assert "router_kept" in script.kinds
+    assert script.fleet.settled
+
+
+def test_a_router_that_falls_while_it_is_replaced_is_not_started_again() -> None:
+    script = four()
+    script.do(DrainAsked(names=frozenset({"router-0"}), by="test"))
+    script.tick()
+    script.tick()
+    script.do(Died(member_id="router-0", error="gone"))
+    script.run(20)
+    assert [m.phase for m in script.fleet.of(Role.ROUTER)] == [Phase.READY]
+    assert script.fleet.settled
+
+
+def test_routers_leave_a_node_that_leaves() -> None:
+    script = four()
+    script.do(Nodes(leaving=frozenset({"n"})))
+    told = script.run(60)
+    launch = next(a for a in script.launches if a.member.member_id == "router-1")
+    assert launch.avoid == {"n"}
+    assert "kill router-0" in told
+    assert "experts_lost" not in script.kinds
+
+
+def test_a_refused_worker_is_replaced_on_another_node() -> None:
+    script = four()
+    for name, node in (("expert-0", "bad"), ("expert-1", "good")):
+        member = script.fleet.members[name]
+        script.fleet = script.fleet.put(dataclasses.replace(member, node=node))
+    script.do(Died(member_id="expert-0", error="gone"))
+    script.tick()
+    script.launched("expert-0", 70, "bad")
+    script.seen("expert-0", fingerprint="other")
+    assert script.fleet.members["expert-0"].phase is Phase.DOWN
+    script.run(60)
+    assert "expert-0" not in script.fleet.members
+    launch = next(a for a in script.launches if a.member.member_id == "expert-4")
+    assert launch.avoid == {"bad"}
+    assert len(script.fleet.serving) == 4
+    assert all(script.fleet.placement.owners[1])
     assert script.fleet.settled
 
 
@@ -274,13 +362,82 @@ def test_loads_are_left_alone_where_the_config_says_so_and_where_they_tell_nothi
     assert script.kinds == []
 
 
+@pytest.mark.parametrize(("balance", "scale"), [(False, 1.0), (True, 0.05), (True, 0.0)])
+@pytest.mark.parametrize("workers", [2, 3, 4])
+def test_who_joins_gets_an_equal_part_while_loads_tell_nothing(
+    balance: bool, scale: float, workers: int
+) -> None:
+    rules = dataclasses.replace(RULES, balance=balance)
+    experts = 24
+    owners = {
+        layer: tuple((f"expert-{e % workers}",) for e in range(experts)) for layer in (1, 2, 3)
+    }
+    script = Script(rules, owners=owners, workers=workers)
+    script.bring_up()
+    skewed = np.linspace(0.0, 1.0, experts) ** 4 * 1e6
+    script.do(Weighed(load=np.tile(skewed, (3, 1)) * scale * 1e-3))
+    script.do(ScaleAsked(workers=workers + 1, by="test"))
+    script.run(60)
+    for row in script.fleet.placement.owners.values():
+        parts = [sum(w in ids for ids in row) for w in script.fleet.placement.workers]
+        assert max(parts) - min(parts) <= 1
+        assert len(parts) == workers + 1
+    (begun,) = [note for note in script.notes if note.kind == "change_begun"]
+    assert begun.facts["copies"] == 3 * (experts // (workers + 1))
+    before, after = map(float, re.findall(r"\d\.\d{3}", begun.text))
+    assert before == pytest.approx(workers / (workers + 1), abs=1e-3)
+    assert after > before
+
+
+def test_who_is_started_while_others_serve_leaves_the_processors_to_them() -> None:
+    def launches(script: Script) -> dict[str, bool]:
+        script.launches.clear()
+        script.run(30)
+        return {launch.member.member_id: launch.polite for launch in script.launches}
+
+    script = four()
+    assert not any(launch.polite for launch in script.launches)
+    script.do(ScaleAsked(workers=5, by="test"))
+    assert launches(script) == {"expert-4": True}
+    for polite in (True, False):
+        script.do(Died(member_id="expert-4", error="gone"))
+        script.tick(2)
+        assert script.launches[-1].member.restarts == script.fleet.members["expert-4"].restarts
+        assert script.launches[-1].polite is polite
+        script.run(30)
+    script.do(Died(member_id="router-0", error="gone"))
+    assert launches(script) == {"router-0": False}
+
+
+def test_a_worker_that_rows_wait_for_takes_what_processors_it_can_get() -> None:
+    script = four()
+    script.rules = dataclasses.replace(RULES, memory_bytes=2)
+    script.do(Died(member_id="expert-0", error="gone"))
+    script.do(Tick())
+    assert script.fleet.lost_since is not None
+    assert script.launches[-1] == Launch(member=script.fleet.members["expert-0"])
+
+
+def test_plans_go_by_the_last_load_that_told_something() -> None:
+    script = four()
+    script.do(Weighed(load=HOT))
+    script.run(20)
+    hot = script.fleet.load
+    script.do(Weighed(load=HOT * 1e-3))
+    assert script.fleet.load is hot
+    assert not script.fleet.weighed
+
+
 def test_what_cannot_be_done_is_refused_before_anything_is() -> None:
     script = four()
     rules = dataclasses.replace(RULES, memory_bytes=2)
     for ask, why in (
         (ScaleAsked(workers=3, by="t"), "cannot hold every expert"),
         (ScaleAsked(workers=0, by="t"), "1 to 4096"),
-        (DrainAsked(names=frozenset({"expert-9"}), by="t"), "no expert worker or node expert-9"),
+        (
+            DrainAsked(names=frozenset({"expert-9"}), by="t"),
+            "or node expert-9",
+        ),
         (DrainAsked(names=frozenset({"expert-1"}), by="t"), "nobody else has room"),
         (DrainAsked(names=frozenset({"n"}), by="t"), "last expert workers"),
     ):
@@ -314,6 +471,34 @@ def test_a_new_controller_finds_the_fleet_as_it_is() -> None:
     assert "expert-1" not in heir.fleet.members
     assert heir.fleet.workers == 3
     assert "experts_lost" not in heir.kinds
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_an_heir_repairs_at_once_what_was_lost_with_its_predecessor(silent: bool) -> None:
+    """Without waiting for the process that is started anew, nor long for one that hangs."""
+    script = four(spares=1)
+    heir = Script(fleet=resume(save(script.fleet), script.fleet))
+    heir.tick()
+    if not silent:
+        heir.do(Absent(member_id="expert-1"))
+    for port, name in enumerate(list(heir.fleet.members)):
+        if name != "expert-1":
+            heir.launched(name, port)
+    for name in list(heir.fleet.members):
+        if name != "expert-1":
+            heir.seen(name, held=script.fleet.members[name].experts)
+    assert heir.fleet.begun is not silent
+    if silent:
+        heir.tick(9.5)
+        assert not heir.fleet.begun
+        heir.tick(1.0)
+    assert heir.fleet.begun
+    heir.seen("router-0")
+    assert [(c.worker.member_id, c.experts) for c in heir.pending] == [
+        ("expert-4", script.fleet.members["expert-1"].experts)
+    ]
+    assert heir.fleet.members["expert-1"].phase is Phase.STARTING
+    assert ("member_died" in heir.kinds) is not silent
 
 
 def test_an_heir_moves_nothing_before_every_router_has_its_term() -> None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import pytest
 from prometheus_client import CollectorRegistry
 
 from cluster.controller import Controller
-from cluster.errors import StartError
+from cluster.errors import ClusterError, StartError
 from cluster.events import Chronicle
-from cluster.fleet import Member, Report, new_fleet
+from cluster.fleet import Fleet, Member, Report, new_fleet
 from cluster.gauges import Gauges
 from cluster.holdings import Experts, minus, plus
 from cluster.loads import Tokens
 from cluster.rules import Pace, Rules
-from cluster.signals import Launched
+from cluster.saved import resume, save
+from cluster.signals import Launched, ScaleAsked
 from monitoring.metrics import ControllerMetrics
 from tests.support.deadline import run_async, wait_until_async
 from wire.errors import DeadlineExceededError, StaleEpochError, UnavailableError
@@ -32,31 +34,29 @@ class World:
         self.silent: set[str] = set()
         self.refuse: dict[str, int] = {}
         self.epochs: dict[str, Epoch] = {}
+        self.terms: dict[str, int] = {}
         self.log: list[str] = []
         self.starts = 0
+        self.stay = False
         self.closed = False
         self.held: dict[str, Experts] = {}
         self.leaving: frozenset[str] = frozenset()
         self.asked: dict[str, Tokens] = {}
 
-    async def launch(self, member: Member, avoid: frozenset[str]) -> Launched:
+    async def launch(self, member: Member, avoid: frozenset[str], polite: bool) -> Launched:
         name = member.member_id
         if self.refuse.get(name, 0):
             self.refuse[name] -= 1
             self.log.append(f"refused {name}")
             raise StartError("no room")
+        if self.stay and name in self.alive:
+            return self._launched(name)
         self.starts += 1
         self.held[name] = member.experts
         self.alive[name] = self.starts
         self.epochs.pop(name, None)
         self.log.append(f"launched {name}")
-        return Launched(
-            member_id=name,
-            address=f"{name}:{self.starts}",
-            metrics_address="m:1",
-            node="n",
-            pid=self.starts,
-        )
+        return self._launched(name)
 
     async def kill(self, member_id: str) -> None:
         self.alive.pop(member_id, None)
@@ -65,11 +65,15 @@ class World:
     async def is_alive(self, member_id: str) -> bool:
         return member_id in self.alive
 
-    async def describe(self, member: Member, timeout_s: float) -> Report:
+    async def describe(self, member: Member, term: int, timeout_s: float) -> Report:
         self._reach(member)
+        if self.terms.get(member.member_id, 0) < term:
+            self.terms[member.member_id] = term
+            self.log.append(f"{member.member_id} heard {term}")
         epoch = self.epochs.get(member.member_id, Epoch(term=0, counter=0))
         held = self.held.get(member.member_id)
-        return Report(state="ready", fingerprint="f", epoch=epoch, held=held)
+        term = self.terms[member.member_id]
+        return Report(state="ready", fingerprint="f", epoch=epoch, term=term, held=held)
 
     async def publish(self, router: Member, placement: Placement, timeout_s: float) -> Report:
         self._reach(router)
@@ -79,6 +83,11 @@ class World:
         self.epochs[router.member_id] = placement.epoch
         self.log.append(f"placed {' '.join(placement.workers)}")
         return Report(state="ready", fingerprint="f", epoch=placement.epoch)
+
+    async def drain(self, router: Member, deadline_s: float) -> bool:
+        self._reach(router)
+        self.log.append(f"drained {router.member_id}")
+        return True
 
     async def broken(self, member: Member) -> None:
         await asyncio.sleep(100)
@@ -105,6 +114,16 @@ class World:
     async def close(self) -> None:
         self.closed = True
 
+    def _launched(self, name: str) -> Launched:
+        start = self.alive[name]
+        return Launched(
+            member_id=name,
+            address=f"{name}:{start}",
+            metrics_address="m:1",
+            node="n",
+            pid=start,
+        )
+
     def _reach(self, member: Member) -> None:
         if member.member_id in self.silent:
             raise DeadlineExceededError("silence")
@@ -119,7 +138,30 @@ class Actors:
         self.launch = world.launch
         self.kill = world.kill
         self.alive = world.is_alive
+        self.present = world.is_alive
         self.leaving_nodes = world.leaving_nodes
+
+
+PLANNED = new_fleet(OWNERS, ["expert-0", "expert-1"], ["router-0"], term=3)
+
+
+def controller_of(
+    world: World,
+    fleet: Fleet,
+    registry: CollectorRegistry,
+    leads: Callable[[], bool] = lambda: True,
+    misses: int = 3,
+) -> Controller:
+    return Controller(
+        fleet=fleet,
+        rules=Rules(misses=misses, start_timeout_s=5, drain_s=0.02),
+        actors=Actors(world),
+        link=world,
+        gauges=Gauges(ControllerMetrics(registry)),
+        pace=Pace(interval_s=0.01, timeout_s=0.5, weigh_s=0.05, window_s=1, nodes_s=0.02),
+        chronicle=Chronicle(None, fleet.placement.epoch.term, lambda: 0.0),
+        leads=leads,
+    )
 
 
 def with_controller(
@@ -128,15 +170,7 @@ def with_controller(
     registry = CollectorRegistry()
 
     async def scene() -> None:
-        controller = Controller(
-            fleet=new_fleet(OWNERS, ["expert-0", "expert-1"], ["router-0"], term=3),
-            rules=Rules(misses=3, start_timeout_s=5, drain_s=0.02),
-            actors=Actors(world),
-            link=world,
-            gauges=Gauges(ControllerMetrics(registry)),
-            pace=Pace(interval_s=0.01, timeout_s=0.5, weigh_s=0.05, window_s=1, nodes_s=0.02),
-            chronicle=Chronicle(None, 3, lambda: 0.0),
-        )
+        controller = controller_of(world, PLANNED, registry)
         work = asyncio.create_task(controller.run())
         try:
             await wait_until_async(lambda: controller.fleet.settled, "a settled fleet", 5)
@@ -230,3 +264,51 @@ def test_members_end_routers_first() -> None:
         assert world.log == ["killed router-0", "killed expert-0", "killed expert-1"]
 
     with_controller(world, play)
+
+
+def test_everybody_has_heard_an_heir_before_it_publishes_and_the_old_one_moves_nothing() -> None:
+    world = World()
+    # As a real process that Ray finds under its name: the heir starts nobody anew.
+    world.stay = True
+
+    async def play(old: Controller) -> None:
+        planned = new_fleet(OWNERS, ["expert-0", "expert-1"], ["router-0"], term=4)
+        world.silent.add("expert-1")
+        world.log.clear()
+        saved = resume(save(old.fleet), planned)
+        heir = controller_of(world, saved, CollectorRegistry(), misses=100_000)
+        work = asyncio.create_task(heir.run())
+        await wait_until_async(lambda: world.terms["expert-0"] == 4, "its first word", 5)
+        await wait_until_async(lambda: old.fleet.superseded, "the old one's insight", 5)
+        before = len(world.log)
+        with pytest.raises(ClusterError, match="another controller"):
+            await old.ask(ScaleAsked(workers=1, by="t"))
+        world.silent.clear()
+        await wait_until_async(lambda: heir.fleet.settled, "a settled fleet", 5)
+        placed = next(n for n, line in enumerate(world.log) if line.startswith("placed"))
+        heard = [f"{name} heard 4" for name in ("expert-0", "expert-1", "router-0")]
+        assert all(world.log.index(line) < placed for line in heard), world.log
+        assert not [line for line in world.log[:before] if line.startswith("placed")]
+        assert world.epochs["router-0"].term == 4
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+
+    with_controller(world, play)
+
+
+def test_a_controller_that_was_followed_ends_no_process() -> None:
+    async def scene() -> None:
+        world, leading = World(), True
+        controller = controller_of(world, PLANNED, CollectorRegistry(), lambda: leading)
+        work = asyncio.create_task(controller.run())
+        await wait_until_async(lambda: controller.fleet.settled, "a settled fleet", 5)
+        leading = False
+        world.log.clear()
+        world.silent |= {"expert-0", "expert-1", "router-0"}
+        await wait_until_async(lambda: controller.fleet.superseded, "its insight", 5)
+        await asyncio.sleep(0.05)
+        assert world.log == []
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+
+    run_async(scene(), 20)

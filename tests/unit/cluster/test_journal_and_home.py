@@ -7,12 +7,14 @@ import pytest
 
 from cluster.errors import ClusterError, NotRunningError
 from cluster.home import Home, Run
-from cluster.journal import JournalError, keep, next_term, recall
+from cluster.journal import JournalError, keep, newest_term, next_term, recall
 
 
 def test_terms_rise_over_processes(tmp_path: Path) -> None:
     journal = tmp_path / "deep" / "journal.json"
+    assert newest_term(journal) == 0
     assert [next_term(journal) for _ in range(3)] == [1, 2, 3]
+    assert newest_term(journal) == 3
 
 
 def test_the_fleet_of_a_run_is_kept_for_its_next_controller(tmp_path: Path) -> None:

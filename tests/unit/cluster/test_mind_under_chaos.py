@@ -9,17 +9,20 @@ import numpy as np
 import pytest
 
 from cluster.errors import ClusterError
-from cluster.fleet import NO_EPOCH, Fleet, Report, new_fleet
+from cluster.fleet import NO_EPOCH, Fleet, Report, Role, new_fleet
 from cluster.holdings import minus, owned, plus
 from cluster.permit import permit
 from cluster.reconcile import advance
 from cluster.rules import Rules
 from cluster.saved import resume, save
 from cluster.signals import (
+    Absent,
     Action,
     Ask,
     Died,
     DrainAsked,
+    Drained,
+    DrainRouter,
     Event,
     Evicted,
     EvictExperts,
@@ -66,8 +69,11 @@ class World:
         self.held: dict[str, dict[int, tuple[int, ...]]] = {}
         self.starting: list[Launch] = []
         self.commands: list[LoadExperts | EvictExperts] = []
+        self.outdated: list[LoadExperts | EvictExperts] = []
+        self.terms: dict[str, int] = {}
         self.publishes: list[Publish] = []
-        self.known: Placement | None = None
+        self.known: dict[str, Placement] = {}
+        self.draining: list[str] = []
         self.notes: list[Note] = []
         self.port = 0
 
@@ -84,9 +90,14 @@ class World:
             self.starting.append(action)
         elif isinstance(action, Kill):
             self.held.pop(action.member_id, None)
+            self.terms.pop(action.member_id, None)
             self.starting = [s for s in self.starting if s.member.member_id != action.member_id]
         elif isinstance(action, Publish):
             self.publishes.append(action)
+        elif isinstance(action, DrainRouter):
+            takers = [m.member_id for m in self.fleet.takers]
+            assert takers and action.router.member_id not in takers
+            self.draining.append(action.router.member_id)
         elif isinstance(action, Note):
             self.notes.append(action)
         else:
@@ -105,9 +116,10 @@ class World:
         name = member.member_id
         self.port += 1
         if name not in self.held:
+            if self.fleet.resumed and not self.fleet.begun:
+                self.do(Absent(member_id=name))
             self.held[name] = {layer: tuple(e) for layer, e in member.experts.items()}
-            if name == "router-0":
-                self.known = None
+            self.known.pop(name, None)
         self.do(
             Launched(
                 member_id=name,
@@ -122,20 +134,23 @@ class World:
         if not self.publishes:
             return
         publish = self.publishes.pop(self.chance.randrange(len(self.publishes)))
-        if "router-0" not in self.held or publish.placement is not self.fleet.placement:
+        name = publish.router.member_id
+        if name not in self.held or publish.placement is not self.fleet.placement:
             return
-        self.known = publish.placement
-        self.see("router-0")
+        self.known[name] = publish.placement
+        self.see(name)
 
     def see(self, name: str) -> None:
         if name not in self.held or name not in self.fleet.members:
             return
         held = None
-        if name != "router-0" and self.fleet.change is None and not self._busy(name):
+        router = name.startswith("router")
+        if not router and self.fleet.change is None and not self._busy(name):
             held = self.held[name]
-        elif name != "router-0":
+        elif not router:
             held = self.held[name] if self.fleet.members[name].phase == "loading" else None
-        epoch = self.known.epoch if name == "router-0" and self.known else NO_EPOCH
+        self.terms[name] = self.fleet.placement.epoch.term
+        epoch = self.known[name].epoch if name in self.known else NO_EPOCH
         self.do(
             Seen(
                 member_id=name,
@@ -165,27 +180,42 @@ class World:
             event: Event = Loaded(member_id=name, experts=command.experts, change=command.change)
         else:
             current = self.fleet.change is not None and self.fleet.change.number == command.change
-            if self.known is not None and "router-0" in self.held and current:
-                asked = owned(self.known.owners).get(name, {})
+            routers = [r for r in self.known if r in self.held and r in self.fleet.members]
+            for router in routers if current else []:
+                asked = owned(self.known[router].owners).get(name, {})
                 kept = minus(asked, command.experts)
-                assert kept == asked, "evicted although the router goes by it"
+                assert kept == asked, f"evicted although {router} goes by it"
             self.held[name] = dict(minus(self.held[name], command.experts))  # type: ignore[arg-type]
             event = Evicted(member_id=name, experts=command.experts, change=command.change)
         self.do(event)
+
+    def outdated_one(self) -> None:
+        """A command of a controller that another has followed comes late, or not at all."""
+        if not self.outdated:
+            return
+        command = self.outdated.pop(self.chance.randrange(len(self.outdated)))
+        name = command.worker.member_id
+        if name not in self.held or self.terms.get(name, 0) > command.epoch.term:
+            return
+        change = plus if isinstance(command, LoadExperts) else minus
+        self.held[name] = dict(change(self.held[name], command.experts))  # type: ignore[arg-type]
 
     def die(self) -> None:
         if self.held:
             name = self.chance.choice(sorted(self.held))
             del self.held[name]
+            self.terms.pop(name, None)
             self.do(Died(member_id=name, error="gone"))
 
     def ask(self) -> None:
         chance = self.chance
         names = [name for name in self.fleet.members if name.startswith("expert")]
+        routers = [name for name in self.fleet.members if name.startswith("router")]
         event: Ask = chance.choice(
             [
                 ScaleAsked(workers=chance.randint(1, 5), by="t"),
                 DrainAsked(names=frozenset({chance.choice(names)}), by="t"),
+                DrainAsked(names=frozenset({chance.choice(routers)}), by="t"),
                 RestartAsked(by="t"),
             ]
         )
@@ -206,7 +236,9 @@ class World:
         self.fleet = resume(
             save(self.fleet), dataclasses.replace(self.planned, placement=placement)
         )
+        self.outdated += self.commands
         self.commands, self.publishes, self.starting = [], [], []
+        self.draining = []
 
     def step(self, *, calm: bool) -> None:
         self.now += 0.1
@@ -215,6 +247,9 @@ class World:
             self.start_one()
             self.command_one(may_fail=not calm)
             self.publish_one()
+            if self.draining:
+                self.do(Drained(member_id=self.draining.pop()))
+            self.outdated_one()
         if calm or self.chance.random() < 0.7:
             for name in list(self.held):
                 self.see(name)
@@ -247,9 +282,10 @@ def test_what_is_published_is_held_and_all_comes_to_rest(seed: int) -> None:
     assert not fleet.restarts
     assert not any(m.leaving or m.resting or m.doubted for m in fleet.members.values())
     assert len(fleet.serving) == fleet.workers
+    assert len(fleet.takers) == len(fleet.of(Role.ROUTER)) == fleet.routers
     share = owned(fleet.owners)
     for name, held in world.held.items():
-        if name in fleet.members and name != "router-0":
+        if name in fleet.members and name.startswith("expert"):
             assert held == share.get(name, {}), story
     assert all(ids for experts in fleet.owners.values() for ids in experts)
     quiet = len(world.notes)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
+
 from cluster.fleet import Phase
 from cluster.signals import Died, Missed, Tick
 from tests.support.fleet_script import OWNERS, RULES, Script
@@ -229,10 +231,13 @@ def test_relaxed_takes_it() -> None:
     ]
 
 
-def test_a_superseded_controller_does_nothing_more() -> None:
+@pytest.mark.parametrize("name", ["expert-0", "router-0"])
+def test_a_superseded_controller_does_nothing_more(name: str) -> None:
     script = Script()
     script.bring_up()
-    assert script.seen("router-0", epoch=Epoch(term=8, counter=1)) == []
+    assert script.seen(name, term=7) == []
+    assert not script.fleet.superseded
+    assert script.seen(name, term=8) == []
     assert script.fleet.superseded
     assert script.do(Died(member_id="expert-0", error="gone")) == []
     assert script.do(Tick()) == []

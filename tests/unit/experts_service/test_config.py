@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from experts_service.config import WorkerConfig, parse_experts
+from experts_service.config import WorkerConfig
+from experts_service.named_experts import parse_experts
 from kimi_k2.config import ModelConfig
 from kimi_k2.errors import ConfigError
 from tests.support.checkpoints import config_dict

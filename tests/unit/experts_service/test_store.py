@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 import torch
 
 from experts_service.store import ExpertStore
 from kimi_k2.expert_weights import ExpertWeights
+from wire.errors import StaleEpochError
 
 EXPERTS = 8
 
@@ -68,3 +70,17 @@ def test_a_reader_keeps_the_layer_it_took() -> None:
     assert before is not None
     assert before.experts == (0, 1)
     assert before.weights.gate_up[0, 0, 0] == 100
+
+
+def test_what_is_not_wanted_any_more_when_it_comes_to_it_does_not_happen() -> None:
+    def refuse() -> None:
+        raise StaleEpochError("too late")
+
+    store = ExpertStore(EXPERTS, weights_of)
+    store.add(1, [0, 1])
+    for change in (store.add, store.remove):
+        with pytest.raises(StaleEpochError):
+            change(1, [1, 2], refuse)
+    with pytest.raises(StaleEpochError):
+        store.remove(1, [0, 1], refuse)
+    check(store, 1, [0, 1])
