@@ -23,11 +23,14 @@ from gateway.disconnect import ClientGoneError
 from gateway.endpoints import Endpoints
 from gateway.errors import TransportError
 from gateway.grpc_link import GrpcLink
+from gateway.idempotency_key import SeenKeys
 from gateway.responses import CLIENT_CLOSED, error_response
 from gateway.routers import RouterDirectory, RouterLink, RouterPool
 from gateway.served_model import ServedModel
 from kimi_k2.errors import ModelError
+from monitoring import request_notes
 from monitoring.metrics import GatewayMetrics
+from monitoring.request_notes import RequestNotes
 from monitoring.server import MetricsServer
 from wire.errors import InternalError, OrreryError
 
@@ -56,11 +59,16 @@ def create_asgi(
     metrics = GatewayMetrics(registry)
     model = ServedModel.load(config)
     pool = RouterPool(directory, connect, poll_s=config.router_poll_s)
-    endpoints = Endpoints(Api(config=config, model=model, pool=pool, metrics=metrics))
+    notes = RequestNotes(metrics.request_notes)
+    endpoints = Endpoints(
+        Api(config=config, model=model, pool=pool, metrics=metrics, seen=SeenKeys(), notes=notes)
+    )
+    pages = {request_notes.PATH: notes.page}
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        server = MetricsServer(registry, config.metrics_listen) if config.metrics_listen else None
+        listen = config.metrics_listen
+        server = MetricsServer(registry, listen, pages) if listen else None
         with server or contextlib.nullcontext():
             app.state.metrics_address = server.address if server else ""
             await pool.start()
