@@ -89,7 +89,7 @@ class GatewaySection:
     `router`."""
 
     replicas: int = _number(1, least=1, most=64)
-    router_wait_s: float = _number(10.0, least=0.1, most=3600)
+    router_wait_s: float = _number(60.0, least=0.1, most=3600)
     nodes: str = _nodes()
     metrics_port: int = _port()
 

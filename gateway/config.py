@@ -32,7 +32,7 @@ class GatewayConfig:
     max_json_values: int = 500_000
     max_choices: int = 128
     request_timeout_s: float = 0.0
-    router_wait_s: float = 10.0
+    router_wait_s: float = 60.0
     router_poll_s: float = 0.5
     exact: bool = True
     metrics_listen: str = ""
