@@ -143,7 +143,7 @@ class Api:
             return json_response(answer.body())
         stream = events(answer, outputs, include_usage=delivery.include_usage)
         first = await until_disconnect(request.receive, _first(stream))
-        return EventStream(first, stream, self.metrics.open_streams)
+        return EventStream(first, stream, self.metrics.open_streams, self.config.client_stall_s)
 
 
 async def _collect(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.admission import Admission
 from gateway.api import Api
 from gateway.chat_answer import ChatAnswer
 from gateway.chat_request import ChatRequest, read_chat_request
@@ -20,8 +21,9 @@ from kimi_k2.tokenizer import Tokenizer
 class Endpoints:
     """One method a path; each raises typed errors, which `gateway.http` answers."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, admission: Admission) -> None:
         self._api = api
+        self._admission = admission
 
     async def chat_completions(self, request: Request) -> Response:
         api = self._api
@@ -85,7 +87,8 @@ class Endpoints:
         return json_response(self._api.model.body(self._api.pool.max_model_len))
 
     async def health(self, request: Request) -> Response:
-        """200 while some router is ready, so that load balancers can ask."""
+        """200 while some router is ready and new requests are taken, so that load balancers can
+        ask."""
         routers = [
             {
                 "address": router.address,
@@ -95,8 +98,11 @@ class Endpoints:
             for router in self._api.pool.routers
         ]
         healthy = any(router.healthy for router in self._api.pool.routers)
-        body = {"status": "ok" if healthy else "no router is ready", "routers": routers}
-        return json_response(body, 200 if healthy else 503)
+        status = "ok" if healthy else "no router is ready"
+        if self._admission.draining:
+            status = "draining"
+        body = {"status": status, "routers": routers}
+        return json_response(body, 200 if status == "ok" else 503)
 
     def _chat_prompt(self, body: Mapping[str, object], seed: int) -> tuple[ChatRequest, list[int]]:
         model = self._api.model

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.admission import Admission, Admitted
 from gateway.api import Api
 from gateway.config import GatewayConfig
 from gateway.disconnect import ClientGoneError
@@ -60,9 +61,9 @@ def create_asgi(
     model = ServedModel.load(config)
     pool = RouterPool(directory, connect, poll_s=config.router_poll_s)
     notes = RequestNotes(metrics.request_notes)
-    endpoints = Endpoints(
-        Api(config=config, model=model, pool=pool, metrics=metrics, seen=SeenKeys(), notes=notes)
-    )
+    api = Api(config=config, model=model, pool=pool, metrics=metrics, seen=SeenKeys(), notes=notes)
+    admission = Admission(metrics.open_requests)
+    endpoints = Endpoints(api, admission)
     pages = {request_notes.PATH: notes.page}
 
     @contextlib.asynccontextmanager
@@ -71,6 +72,7 @@ def create_asgi(
         server = MetricsServer(registry, listen, pages) if listen else None
         with server or contextlib.nullcontext():
             app.state.metrics_address = server.address if server else ""
+            app.state.admission = admission
             await pool.start()
             try:
                 yield
@@ -85,7 +87,10 @@ def create_asgi(
             Route("/v1/models/{model:path}", endpoints.model),
             Route("/health", endpoints.health),
         ],
-        middleware=[Middleware(Measured, metrics=metrics)],
+        middleware=[
+            Middleware(Measured, metrics=metrics),
+            Middleware(Admitted, admission=admission),
+        ],
         exception_handlers={
             OrreryError: _on_error,
             ModelError: _on_error,

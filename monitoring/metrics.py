@@ -182,6 +182,9 @@ class GatewayMetrics:
             "path",
             "code",
         )
+        self.open_requests = declare.gauge(
+            "orrery_gateway_open_requests", "Requests for answers that are being answered."
+        )
         self.open_streams = declare.gauge(
             "orrery_gateway_open_streams", "Event streams open to clients."
         )
