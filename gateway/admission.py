@@ -60,7 +60,7 @@ class Admitted:
             return
         if self._admission.draining:
             refusal = error_response(DrainingError("this gateway is about to end; try again"))
-            refusal.headers["connection"] = "close"
+            # Not with `connection: close`: what of the body nobody has read would reset it first.
             await refusal(scope, receive, send)
             return
         self._admission.begin()

@@ -91,7 +91,7 @@ def build_app(
     routers: Sequence[str] = (),
     labels: Mapping[str, str] | None = None,
     one_a_node: bool = False,
-    drain_s: float = 30.0,
+    drain_s: float = 5.0,
 ) -> serve.Application:
     """The Serve application, for `serve.run`.
 
