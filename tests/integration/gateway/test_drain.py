@@ -94,11 +94,11 @@ def test_a_client_that_reads_nothing_is_taken_for_gone(
     start_gateway: Callable[..., Gateway],
 ) -> None:
     gateway = start_gateway(client_stall_s=0.5)
-    gateway.says("hello " * 200_000)
+    gateway.says("hello " * 4000)
     value = gateway.registry.get_sample_value
     host, port = gateway.url.removeprefix("http://").split(":")
     body: dict[str, Any] = {"model": "tiny", "prompt": "x", "stream": True, "max_tokens": 4000}
-    text = json.dumps(body | {"n": 64}).encode()
+    text = json.dumps(body | {"n": 20}).encode()
     with socket.create_connection((host, int(port))) as stalled:
         stalled.sendall(
             b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
