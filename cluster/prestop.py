@@ -26,8 +26,10 @@ from wire.errors import OrreryError
 
 _POLL_S = 0.5
 _ANSWER_S = 5.0
-# A worker that computed nothing for so long is asked by nobody: steps are milliseconds apart.
+# A worker that computed so little for so long is asked by nobody: steps are milliseconds apart,
+# while routers without requests may send a canary every few seconds.
 _QUIET_S = 10.0
+_CANARIES = 20
 # Of the time that there is, what is kept for answering the frames that were accepted.
 _ANSWERING_S = 15.0
 _STREAMS = "orrery_gateway_open_streams"
@@ -69,15 +71,15 @@ async def _retire(http: httpx.AsyncClient, expert: str, computing: str | None, e
 
 
 async def _quiet(count: Callable[[], Awaitable[int]], end: float) -> None:
-    """Returns when the count has stood still for a while, its process is gone, or `end` is near."""
-    known, since = -1, time.monotonic()
+    """Returns when the count hardly grows for a while, its process is gone, or `end` is near."""
+    known, since = 0, time.monotonic()
     while time.monotonic() - since < _QUIET_S and time.monotonic() < end:
         try:
             now = await count()
         except (httpx.HTTPError, ValueError) as error:
             print(f"prestop: {error}", file=sys.stderr)
             return
-        if now != known:
+        if now - known > _CANARIES:
             known, since = now, time.monotonic()
         await asyncio.sleep(_POLL_S)
 

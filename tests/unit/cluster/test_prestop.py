@@ -51,7 +51,7 @@ def test_a_worker_goes_on_as_long_as_it_computes(monkeypatch: pytest.MonkeyPatch
     stop = threading.Event()
 
     def compute() -> None:
-        while not stop.wait(0.05):
+        while not stop.wait(0.005):
             rows.observe(1)
 
     with MetricsServer(registry) as server:
