@@ -1,6 +1,10 @@
 """What a pod does before it is ended: gives its work up, or waits until others are through.
 
-python -m cluster.prestop --seconds 60 --expert 127.0.0.1:7000
+python -m cluster.prestop --seconds 650 --expert 127.0.0.1:7000 --computing 127.0.0.1:7001
+
+An expert worker goes on serving as long as somebody needs it: when a whole Ray cluster is deleted,
+its pods all end at once, and routers need experts to finish what they have begun. Only one that
+nobody asks any more, or that time presses, refuses frames.
 
 Ends by itself at the bound; a process that does not answer has nothing left to give up.
 """
@@ -22,7 +26,14 @@ from wire.errors import OrreryError
 
 _POLL_S = 0.5
 _ANSWER_S = 5.0
+# A worker that computed so little for so long is asked by nobody: steps are milliseconds apart,
+# while routers without requests may send a canary every few seconds.
+_QUIET_S = 10.0
+_CANARIES = 20
+# Of the time that there is, what is kept for answering the frames that were accepted.
+_ANSWERING_S = 15.0
 _OPEN = "orrery_gateway_open_requests"
+_COMPUTED = "orrery_worker_batch_rows_count"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,14 +54,34 @@ async def _give_up(options: argparse.Namespace, end: float) -> None:
     async with httpx.AsyncClient(timeout=_ANSWER_S, trust_env=False) as http:
         tasks: list[Awaitable[None]] = []
         if options.expert:
-            tasks.append(_drain(ExpertWorkerClient(options.expert), left))
+            tasks.append(_retire(http, options.expert, options.computing, end))
         if options.router:
             tasks.append(_drain(RouterClient(options.router), left))
         if options.gateway:
-            tasks.append(_idle(lambda: open_answers(http, options.gateway)))
+            tasks.append(_idle(lambda: sample(http, options.gateway, _OPEN)))
         if options.controller:
             tasks.append(_idle(lambda: open_requests(http, options.controller)))
         await asyncio.gather(*tasks)
+
+
+async def _retire(http: httpx.AsyncClient, expert: str, computing: str | None, end: float) -> None:
+    if computing:
+        await _quiet(lambda: sample(http, computing, _COMPUTED), end - _ANSWERING_S)
+    await _drain(ExpertWorkerClient(expert), max(end - time.monotonic(), 0.1))
+
+
+async def _quiet(count: Callable[[], Awaitable[int]], end: float) -> None:
+    """Returns when the count hardly grows for a while, its process is gone, or `end` is near."""
+    known, since = 0, time.monotonic()
+    while time.monotonic() - since < _QUIET_S and time.monotonic() < end:
+        try:
+            now = await count()
+        except (httpx.HTTPError, ValueError) as error:
+            print(f"prestop: {error}", file=sys.stderr)
+            return
+        if now - known > _CANARIES:
+            known, since = now, time.monotonic()
+        await asyncio.sleep(_POLL_S)
 
 
 async def _drain(client: ExpertWorkerClient | RouterClient, seconds: float) -> None:
@@ -74,19 +105,19 @@ async def _idle(count: Callable[[], Awaitable[int]]) -> None:
         await asyncio.sleep(_POLL_S)
 
 
-async def open_answers(http: httpx.AsyncClient, gateway: str) -> int:
-    """Requests that a gateway is answering, by its /metrics.
+async def sample(http: httpx.AsyncClient, address: str, name: str) -> int:
+    """A process's samples of this name, summed, by its /metrics.
 
     Raises:
         httpx.HTTPError: it does not answer.
     """
-    answer = (await http.get(f"http://{gateway}/metrics")).raise_for_status()
+    answer = (await http.get(f"http://{address}/metrics")).raise_for_status()
     return int(
         sum(
             sample.value
             for family in text_string_to_metric_families(answer.text)
             for sample in family.samples
-            if sample.name == _OPEN
+            if sample.name == name
         )
     )
 
@@ -115,6 +146,11 @@ def parser() -> argparse.ArgumentParser:
         "--pause", type=float, default=0.0, help="first wait, so that load balancers look away (0)"
     )
     made.add_argument("--expert", metavar="HOST:PORT", help="gRPC of an expert worker to drain")
+    made.add_argument(
+        "--computing",
+        metavar="HOST:PORT",
+        help="/metrics of that worker: it is drained once it computes for nobody",
+    )
     made.add_argument("--router", metavar="HOST:PORT", help="gRPC of a router to drain")
     made.add_argument(
         "--gateway", metavar="HOST:PORT", help="/metrics of a gateway whose answers are to end"

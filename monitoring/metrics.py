@@ -7,10 +7,11 @@ scraped. `docs/metrics.md` is made from these declarations.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Gauge
 
+from monitoring.declarations import Declarations
 from monitoring.deferred import Deferred
 
 REQUEST_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
@@ -30,7 +31,7 @@ class RouterMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         """Registers every router series; raises ValueError when `registry` holds them already."""
         self.deferred = Deferred(registry)
-        declare = _Declarations(registry)
+        declare = Declarations(registry)
         self.ttft = declare.histogram(
             "orrery_router_ttft_seconds",
             "From a request's arrival at the router to its first token.",
@@ -167,7 +168,7 @@ class WorkerMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         """Registers every worker series; raises ValueError when `registry` holds them already."""
         self.deferred = Deferred(registry)
-        declare = _Declarations(registry)
+        declare = Declarations(registry)
         self.expert_tokens = declare.counter(
             "orrery_worker_expert_tokens", "Expert-token pairs computed, by layer.", "layer"
         )
@@ -205,7 +206,7 @@ class GatewayMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Registers every gateway series; raises ValueError when `registry` holds them already."""
-        declare = _Declarations(registry)
+        declare = Declarations(registry)
         self.http_requests = declare.counter(
             "orrery_gateway_http_requests",
             "HTTP requests answered, by path and status code.",
@@ -236,7 +237,7 @@ class ControllerMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Registers the controller's series; raises ValueError when `registry` holds them."""
-        declare = _Declarations(registry)
+        declare = Declarations(registry)
         self.workers = declare.gauge(
             "orrery_controller_workers", "Expert workers by state.", "state"
         )
@@ -286,24 +287,3 @@ def set_state(gauge: Gauge, states: Iterable[str], current: str, **labels: str) 
     besides `state`."""
     for state in states:
         gauge.labels(**labels, state=state).set(float(state == current))
-
-
-class _Declarations:
-    """Series of one registry, declared in a line each."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
-
-    def counter(self, name: str, meaning: str, *labels: str) -> Counter:
-        return Counter(name, meaning, labels, registry=self._registry)
-
-    def gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
-        return Gauge(name, meaning, labels, registry=self._registry)
-
-    def histogram(
-        self, name: str, meaning: str, buckets: Sequence[float], *labels: str
-    ) -> Histogram:
-        return Histogram(name, meaning, labels, buckets=buckets, registry=self._registry)
-
-    def epoch(self, name: str) -> Gauge:
-        return self.gauge(name, "The placement's epoch, by part (term or counter).", "part")

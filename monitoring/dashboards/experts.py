@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from monitoring import expert_page
+from monitoring.dashboards.failover import FAILOVER
 from monitoring.dashboards.panel import Board, Kind, Panel, Query, Row, mean, quantiles, rate
 
 _LOAD = f"sum by (layer, expert) (rate({expert_page.NAME}[5m]))"
@@ -13,6 +14,61 @@ EXPERTS = Board(
     description="Load by layer and expert, workers, dispatches, placements.",
     layers=True,
     rows=(
+        Row(
+            title="Now",
+            panels=(
+                Panel(
+                    title="Expert workers ready",
+                    why="With spares. Fewer than wanted: some are missing.",
+                    queries=(
+                        Query('sum(orrery_controller_workers{state="ready"})', "ready"),
+                        Query("sum(orrery_controller_workers_wanted)", "wanted"),
+                        Query("sum(orrery_controller_spares)", "spares"),
+                    ),
+                    kind=Kind.NUMBER,
+                ),
+                Panel(
+                    title="Experts without a live copy",
+                    why="Rows that need one of them are parked until it is loaded somewhere.",
+                    queries=(Query("sum(orrery_controller_experts_without_owner)"),),
+                    kind=Kind.NUMBER,
+                    width=4,
+                    red_from=1,
+                ),
+                Panel(
+                    title="Workers with an open breaker",
+                    why="Routers ask others first, or them not at all, until canaries are right.",
+                    queries=(
+                        Query(
+                            "count(max by (worker) "
+                            '(orrery_router_breaker_state{state!="closed"}) > 0) or vector(0)'
+                        ),
+                    ),
+                    kind=Kind.NUMBER,
+                    width=4,
+                    red_from=1,
+                ),
+                Panel(
+                    title="Messages a second whose rows went elsewhere",
+                    why="Failovers of all workers and reasons.",
+                    queries=(
+                        Query(
+                            "sum(rate(orrery_router_failovers_total[$__rate_interval]))"
+                            " or vector(0)"
+                        ),
+                    ),
+                    kind=Kind.NUMBER,
+                    width=4,
+                ),
+                Panel(
+                    title="Experts are moving",
+                    why="1 during a change of the placement; requests go on.",
+                    queries=(Query("max(orrery_controller_changing)"),),
+                    kind=Kind.NUMBER,
+                    width=4,
+                ),
+            ),
+        ),
         Row(
             title="Load of the experts",
             panels=(
@@ -43,6 +99,7 @@ EXPERTS = Board(
                         Query("min by (layer) (orrery_router_balancedness_ratio)", "{{layer}}"),
                     ),
                     unit="percentunit",
+                    red_below=0.1,
                 ),
                 Panel(
                     title="Expert-token pairs dispatched",
@@ -59,6 +116,7 @@ EXPERTS = Board(
                             "{{layer}}",
                         ),
                     ),
+                    red_below=1,
                 ),
             ),
         ),
@@ -119,6 +177,7 @@ EXPERTS = Board(
                     title="Stragglers",
                     why="Mean dispatch time over the middle worker's; 3 raises an alert.",
                     queries=(Query("worker:dispatch_seconds:over_median", "{{worker}}"),),
+                    red_from=3,
                 ),
                 Panel(
                     title="Bytes",
@@ -148,6 +207,7 @@ EXPERTS = Board(
                 ),
             ),
         ),
+        FAILOVER,
         Row(
             title="Placement",
             panels=(
@@ -164,6 +224,39 @@ EXPERTS = Board(
                         Query("orrery_controller_epoch", "controller {{part}}"),
                         Query("orrery_router_epoch", "{{id}} {{part}}"),
                     ),
+                ),
+                Panel(
+                    title="Changes of the placement",
+                    why="Carried through in fifteen minutes, by reason.",
+                    queries=(
+                        Query(
+                            "sum by (reason) "
+                            "(increase(orrery_controller_change_seconds_count[15m]))",
+                            "{{reason}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    title="Events",
+                    why="In fifteen minutes, by kind; `orrery events` has their texts.",
+                    queries=(
+                        Query(
+                            "sum by (kind) (increase(orrery_controller_events_total[15m]))",
+                            "{{kind}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    title="Time without a live copy",
+                    why="From the loss of some expert's last copy until every one had one, p99.",
+                    queries=(
+                        Query(
+                            "histogram_quantile(0.99, sum by (le) "
+                            "(increase(orrery_controller_recovery_seconds_bucket[15m])))",
+                            "p99",
+                        ),
+                    ),
+                    unit="s",
                 ),
                 Panel(
                     title="Processes started again",

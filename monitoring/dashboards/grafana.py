@@ -17,6 +17,10 @@ from grafana_foundation_sdk.builders import (
 )
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.common import (
+    GraphThresholdsStyleMode,
+    LegendDisplayMode,
+    LegendPlacement,
+    SortOrder,
     StackingMode,
     TableCellBackgroundDisplayMode,
     TableColoredBackgroundCellOptions,
@@ -24,10 +28,14 @@ from grafana_foundation_sdk.models.common import (
 )
 from grafana_foundation_sdk.models.dashboard import (
     DashboardCursorSync,
+    DashboardLinkType,
     DataSourceRef,
     DataTransformerConfig,
     FieldColorModeId,
+    Threshold,
+    ThresholdsMode,
     VariableRefresh,
+    VariableSort,
 )
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
@@ -42,6 +50,8 @@ def to_json(board: Board) -> str:
     built = dashboard.Dashboard(board.title).uid(board.uid).description(board.description)
     built.tags(["orrery"]).refresh("10s").time("now-30m", "now").readonly()
     built.tooltip(DashboardCursorSync.CROSSHAIR)
+    others = dashboard.DashboardLink("Orrery").type(DashboardLinkType.DASHBOARDS)
+    built.link(others.tags(["orrery"]).keep_time(True).include_vars(True))
     built.with_variable(dashboard.DatasourceVariable("datasource").type("prometheus"))
     if board.layers:
         built.with_variable(_layers())
@@ -56,6 +66,7 @@ def to_json(board: Board) -> str:
 def _layers() -> dashboard.QueryVariable:
     variable = dashboard.QueryVariable("layer").label("Layer").datasource(_SOURCE)
     variable.query("label_values(orrery_router_expert_tokens_total, layer)")
+    variable.sort(VariableSort.NUMERICAL_ASC)
     return variable.refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
 
 
@@ -70,6 +81,14 @@ def _panel(panel: Panel) -> Any:
     }[panel.kind]
     built = make().title(panel.title).description(panel.why).unit(panel.unit).datasource(_SOURCE)
     built.span(panel.width).height(_HEIGHT.get(panel.kind, 8))
+    if panel.kind in (Kind.NUMBER, Kind.LINES):
+        # Without any of its own, Grafana colours everything above 80 red.
+        built.thresholds(_thresholds(panel))
+    if panel.kind is Kind.LINES and (panel.red_from, panel.red_below) != (None, None):
+        style = common.GraphThresholdsStyleConfig().mode(GraphThresholdsStyleMode.DASHED)
+        built.thresholds_style(style)
+    if panel.kind is Kind.BUCKETS:
+        built.y_axis(heatmap.YAxisConfig().unit(panel.unit))
     for place, query in enumerate(panel.queries):
         target = prometheus.Dataquery().expr(query.expr).legend_format(query.legend)
         target.ref_id(chr(ord("A") + place)).datasource(_SOURCE)
@@ -85,9 +104,21 @@ def _panel(panel: Panel) -> Any:
     return built
 
 
+def _thresholds(panel: Panel) -> dashboard.ThresholdsConfig:
+    if panel.red_below is not None:
+        steps = [Threshold(None, "red"), Threshold(panel.red_below, "green")]
+    elif panel.red_from is not None:
+        steps = [Threshold(None, "green"), Threshold(panel.red_from, "red")]
+    else:
+        steps = [Threshold(None, "blue")]
+    return dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps)
+
+
 def _lines() -> timeseries.Panel:
-    tooltip = common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI)
-    return timeseries.Panel().tooltip(tooltip).min(0)
+    tooltip = common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING)
+    legend = common.VizLegendOptions().show_legend(True).display_mode(LegendDisplayMode.LIST)
+    legend.placement(LegendPlacement.BOTTOM).calcs(["lastNotNull"])
+    return timeseries.Panel().tooltip(tooltip).legend(legend).min(0)
 
 
 def _stacked() -> timeseries.Panel:

@@ -30,6 +30,7 @@ class Query:
 class Panel:
     """unit: Grafana's name of it: s, percentunit, reqps, bytes, short.
     why: what to see in it, shown at the title. width: of 24 columns.
+    red_from, red_below: where a value is trouble, as an alert has it; neither: no value is.
     """
 
     title: str
@@ -38,6 +39,8 @@ class Panel:
     unit: str = "short"
     kind: Kind = Kind.LINES
     width: int = 8
+    red_from: float | None = None
+    red_below: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

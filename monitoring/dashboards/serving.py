@@ -18,6 +18,7 @@ SERVING = Board(
                     queries=(Query('sum(orrery_controller_routers{state="ready"})'),),
                     kind=Kind.NUMBER,
                     width=4,
+                    red_below=1,
                 ),
                 Panel(
                     title="Tokens a second",
@@ -33,6 +34,7 @@ SERVING = Board(
                     unit="s",
                     kind=Kind.NUMBER,
                     width=4,
+                    red_from=5,
                 ),
                 Panel(
                     title="Between tokens, p99",
@@ -41,6 +43,7 @@ SERVING = Board(
                     unit="s",
                     kind=Kind.NUMBER,
                     width=4,
+                    red_from=0.5,
                 ),
                 Panel(
                     title="Server errors",
@@ -49,6 +52,7 @@ SERVING = Board(
                     unit="percentunit",
                     kind=Kind.NUMBER,
                     width=4,
+                    red_from=0.01,
                 ),
                 Panel(
                     title="Requests parked",
@@ -56,6 +60,7 @@ SERVING = Board(
                     queries=(Query("sum(orrery_router_parked_requests)"),),
                     kind=Kind.NUMBER,
                     width=4,
+                    red_from=1,
                 ),
             ),
         ),
@@ -171,6 +176,7 @@ SERVING = Board(
                     why="At 100% requests are preempted and computed again.",
                     queries=(Query("router:kv_blocks_used:ratio", "{{id}}"),),
                     unit="percentunit",
+                    red_from=0.95,
                 ),
                 Panel(
                     title="Preemptions",

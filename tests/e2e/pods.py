@@ -67,7 +67,7 @@ class Pods:
         return re.sub(r"\b\d{4,5}\b", lambda found: str(ports.get(int(found[0]), found[0])), text)
 
     def environment(self) -> dict[str, str]:
-        """The ConfigMap's, and what KubeRay's `authOptions` adds from the Secret."""
+        """The ConfigMap's, and what KubeRay adds: the Secret's token, the head's address."""
         given = config_map(OVERLAY, "orrery-environment")
         home = str(self.folder)
         paths = {
@@ -85,6 +85,7 @@ class Pods:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": self.token,
+            "RAY_ADDRESS": f"127.0.0.1:{self.gcs}",
             "RAY_TMPDIR": home,
             MARK: self.mark,
         }

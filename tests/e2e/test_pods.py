@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -42,12 +44,12 @@ def test_serve_runs_it_and_every_pod_is_ready(pods: Pods) -> None:
 
 
 def test_it_answers_at_the_port_of_the_service(pods: Pods) -> None:
-    (service,) = [s for s in of_kind("local", "Service") if s["metadata"]["name"] == "orrery"]
-    (port,) = service["spec"]["ports"]
-    number = pods.ours[pods.groups["routers"].ports[port["targetPort"]]]
     body = {"model": "nano-k2", "messages": [{"role": "user", "content": "Hello!"}]}
     answer = httpx.post(
-        f"http://127.0.0.1:{number}/v1/chat/completions", json=body, timeout=60, trust_env=False
+        f"http://127.0.0.1:{serve_port(pods)}/v1/chat/completions",
+        json=body,
+        timeout=60,
+        trust_env=False,
     )
     assert answer.is_success, answer.text
     assert answer.json()["choices"][0]["message"]["content"]
@@ -104,12 +106,49 @@ def test_a_fleet_with_another_config_is_refused_and_the_first_one_goes_on(pods: 
     assert all(pods.probe(name, "readiness") for name in STARTED)
 
 
-def test_before_they_end_pods_give_their_work_up(pods: Pods) -> None:
+def test_all_pods_end_at_once_and_what_was_begun_is_finished(pods: Pods) -> None:
+    """As when KubeRay deletes a Ray cluster that it has replaced."""
     with ThreadPoolExecutor() as run:
+        stream = run.submit(tokens_of_a_stream, f"http://127.0.0.1:{serve_port(pods)}", 1500)
+        pods.wait("the stream is open", lambda: streams(pods) == 1, 30)
         codes = run.map(pods.prestop, STARTED)
         assert dict(zip(STARTED, codes, strict=True)) == dict.fromkeys(STARTED, 0)
+        assert stream.done()
+        assert stream.result() == 1500
     for name in ("routers", "experts-a"):
         pods.wait(f"{name} is not ready", lambda name=name: not pods.probe(name, "readiness"), 10)
+
+
+def serve_port(pods: Pods) -> int:
+    """Where the service sends its clients."""
+    (service,) = [s for s in of_kind("local", "Service") if s["metadata"]["name"] == "orrery"]
+    (port,) = service["spec"]["ports"]
+    return pods.ours[pods.groups["routers"].ports[port["targetPort"]]]
+
+
+def streams(pods: Pods) -> float:
+    """Open at the gateway."""
+    page = pods.get("routers", pods.groups["routers"].ports["gateway-metrics"], "/metrics")
+    assert page is not None
+    found = re.search(r"^orrery_gateway_open_streams (\S+)$", page.text, re.MULTILINE)
+    assert found is not None
+    return float(found[1])
+
+
+def tokens_of_a_stream(url: str, most: int) -> int:
+    """How many tokens a streamed answer had; it must end well."""
+    body = {
+        "model": "nano-k2",
+        "messages": [{"role": "user", "content": "Hello!"}],
+        "max_tokens": most,
+        "ignore_eos": True,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=120, trust_env=False)
+    *_, usage, done = [line for line in answer.text.splitlines() if line]
+    assert done == "data: [DONE]"
+    return int(json.loads(usage.removeprefix("data: "))["usage"]["completion_tokens"])
 
 
 def _port(address: str) -> int:

@@ -24,6 +24,8 @@ MAY_BE_EMPTY = {
     "orrery_router_dispatch_errors_total": "a series appears with the first failed dispatch",
     "orrery_worker_bad_frames_total": "a series appears with the first refused frame",
     "orrery_controller_restarts_total": "a series appears with the first restart of a role",
+    "orrery_controller_change_seconds": "a series appears with the first change of the placement",
+    "orrery_router_hedges_total": "a series appears with the first hedge; they are off by default",
     "absent(": "finds something only where the controller is gone",
 }
 

@@ -108,7 +108,8 @@ def command_line(parameters: Mapping[str, str], *, head: bool) -> str:
         f"--{name}" if value == "true" else f"--{name}={value}"
         for name, value in sorted(parameters.items())
     ]
-    return " ".join(["ulimit -n 65536; ray start", *(["--head"] if head else []), *flags])
+    limit = "ulimit -n ${RAY_START_ULIMIT_OPEN_FILES:-65536}"
+    return " ".join([f"{limit}; ray start", *(["--head"] if head else []), *flags])
 
 
 def groups(overlay: str) -> dict[str, Group]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from cluster import prestop
 from cluster.prestop import main
-from monitoring.metrics import GatewayMetrics
+from monitoring.metrics import GatewayMetrics, WorkerMetrics
 from monitoring.server import MetricsServer
 from tests.support.ports import free_port
 
@@ -37,6 +39,38 @@ def test_a_controller_is_waited_for_until_no_router_has_requests() -> None:
         assert main(["--controller", server.address, "--seconds", "0.7"]) == 1
         load["running"] = 0
         assert main(["--controller", server.address, "--seconds", "5"]) == 0
+
+
+def test_a_worker_goes_on_as_long_as_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody listens at its gRPC port: whoever asks there has seen it quiet, or was pressed."""
+    monkeypatch.setattr(prestop, "_QUIET_S", 1.5)
+    monkeypatch.setattr(prestop, "_ANSWERING_S", 0.5)
+    monkeypatch.setattr(prestop, "_CANARIES", 3)
+    registry = CollectorRegistry()
+    rows = WorkerMetrics(registry).batch_rows
+    rows.observe(4)
+    stop = threading.Event()
+
+    def compute() -> None:
+        while not stop.wait(0.005):
+            rows.observe(1)
+
+    with MetricsServer(registry) as server:
+        worker = ["--expert", f"127.0.0.1:{free_port()}", "--computing", server.address]
+        assert 1.5 <= seconds_of([*worker, "--seconds", "60"]) < 30
+        thread = threading.Thread(target=compute)
+        thread.start()
+        try:
+            assert 3.5 <= seconds_of([*worker, "--seconds", "4"]) < 30
+        finally:
+            stop.set()
+            thread.join()
+
+
+def seconds_of(line: list[str]) -> float:
+    began = time.monotonic()
+    assert main(line) == 0
+    return time.monotonic() - began
 
 
 @pytest.mark.parametrize("kind", ["expert", "router", "gateway", "controller"])

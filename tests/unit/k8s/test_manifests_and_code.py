@@ -196,14 +196,22 @@ def test_labels_select_what_they_mean(overlay: str) -> None:
         assert group.spec["template"]["metadata"]["labels"] == group.spec["labels"]
     parts = {group.part for group in groups(overlay).values()}
     assert parts == {"controller", "router", "expert"}
-    for budget in of_kind(overlay, "PodDisruptionBudget"):
-        assert budget["spec"]["selector"]["matchLabels"]["orrery"] in parts
     for service in of_kind(overlay, "Service"):
         part = service["spec"]["selector"]["orrery"]
         selected = [group for group in groups(overlay).values() if group.part == part]
         for port in service["spec"]["ports"]:
             assert all(port["targetPort"] in group.ports for group in selected)
             assert selected
+
+
+def test_one_pod_of_a_kind_may_be_evicted_at_a_time(overlay: str) -> None:
+    """Kubernetes evicts no pod of a budget with `maxUnavailable` whose owner has no `scale`."""
+    left = {
+        budget["spec"]["selector"]["matchLabels"]["orrery"]: budget["spec"]["minAvailable"]
+        for budget in of_kind(overlay, "PodDisruptionBudget")
+    }
+    config = config_of(overlay)
+    assert left == {"expert": config.experts.workers - 1, "router": config.router.replicas - 1}
 
 
 def test_probes_ask_pages_and_services_that_exist(overlay: str) -> None:
@@ -229,12 +237,13 @@ def test_prestop_drains_what_listens_and_has_the_time_for_it(overlay: str) -> No
         options = parser().parse_args(arguments)
         assert options.seconds + GRACE_OF_RAY_S <= group.pod["terminationGracePeriodSeconds"]
         local = {f"127.0.0.1:{port}" for port in group.ports.values()}
-        drained = {options.expert, options.router, options.gateway, options.controller} - {None}
-        assert drained <= local
+        asked = {options.expert, options.computing, options.router, options.gateway}
+        assert asked | {options.controller} <= local | {None}
+        # Experts serve as long as routers may need them.
+        assert options.seconds >= config.router.timeout_s + options.pause
         if group.part == "expert":
             assert options.expert == f"127.0.0.1:{config.experts.port}"
-        else:
-            assert options.seconds >= config.router.timeout_s + options.pause
+            assert options.computing == f"127.0.0.1:{config.experts.metrics_port}"
         if group.part == "router":
             assert options.router == f"127.0.0.1:{config.router.port}"
             assert options.gateway == f"127.0.0.1:{config.gateway.metrics_port}"

@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models import dashboard
 
 from monitoring.catalog import entries
 from monitoring.dashboards.boards import BOARDS
+from monitoring.dashboards.grafana import to_json
+from monitoring.dashboards.panel import Board, Kind
 from monitoring.kubernetes import prometheus_rule
 from tests.support.markdown import anchors
 from tests.support.prometheus import MONITORING, program
@@ -107,6 +111,54 @@ def test_every_alert_is_seen_to_fire() -> None:
         if case.get("exp_alerts")
     ]
     assert {case["alertname"] for case in cases} == {r["alert"] for r in rules() if "alert" in r}
+
+
+@pytest.mark.parametrize("file", sorted((MONITORING / "dashboards").glob("*.json")), ids=str)
+def test_grafanas_types_read_all_of_a_dashboard(file: Path) -> None:
+    """What they do not know they would leave out, as Grafana does."""
+    raw = json.loads(file.read_text(encoding="utf-8"))
+    read = dashboard.Dashboard.from_json(raw)
+    assert json.loads(JSONEncoder(sort_keys=True).encode(read)) == raw
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
+def test_an_operator_can_tell_what_a_panel_shows(board: Board) -> None:
+    """Units and sources are set, series have names, no colour is Grafana's own (red from 80)."""
+    raw = json.loads(to_json(board))
+    variables = {variable["name"] for variable in raw["templating"]["list"]}
+    for shown in (panel for panel in raw["panels"] if panel["type"] != "row"):
+        assert shown["datasource"]["uid"] == "${datasource}"
+        assert shown["fieldConfig"]["defaults"]["unit"]
+        assert shown["description"]
+        for target in shown["targets"]:
+            used = set(re.findall(r"\$(\w+)", target["expr"])) - {"__rate_interval"}
+            assert used <= variables
+            if " by (" in target["expr"] and shown["type"] == "timeseries":
+                assert target["legendFormat"]
+        if shown["type"] == "timeseries":
+            assert shown["options"]["legend"]["showLegend"]
+        if shown["type"] in ("timeseries", "stat"):
+            made = next(panel for panel in board.panels if panel.title == shown["title"])
+            if made.kind is not Kind.STACKED:
+                assert shown["fieldConfig"]["defaults"]["thresholds"]["steps"]
+
+
+def test_panels_are_red_where_alerts_fire() -> None:
+    """Where a panel shows what an alert compares, they agree on when it is trouble."""
+    compared = {}
+    for rule in rules():
+        if found := re.fullmatch(r"(.*) ([<>]) ([\d.]+)", rule["expr"].strip(), re.DOTALL):
+            compared[found[1]] = (found[2], float(found[3]))
+    agreed = 0
+    for board in BOARDS:
+        for panel in board.panels:
+            for query in panel.queries:
+                if query.expr in compared and (panel.red_from, panel.red_below) != (None, None):
+                    sign, limit = compared[query.expr]
+                    least = limit if limit else 1
+                    assert least == (panel.red_from if sign == ">" else panel.red_below), panel
+                    agreed += 1
+    assert agreed >= 6
 
 
 @pytest.mark.parametrize("titles", [[panel.title for panel in board.panels] for board in BOARDS])
