@@ -1,0 +1,24 @@
+"""How long the suite takes: a short form for every `make test`, a full one for `make chaos`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """full: minutes long, and held to the bars of time, which a busy machine cannot be.
+
+    kills_s: of killing replicated workers; kills: at least so many. losses: of workers without a
+    replica. bound_s: how long a request may wait for lost experts.
+    """
+
+    full: bool
+    kills_s: float
+    kills: int
+    losses: int
+    bound_s: float
+
+
+SHORT = Form(full=False, kills_s=0.0, kills=3, losses=1, bound_s=12.0)
+FULL = Form(full=True, kills_s=300.0, kills=30, losses=6, bound_s=30.0)

@@ -1,0 +1,21 @@
+"""What a scenario prints of itself: the figures, as they were measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from tests.chaos.clients import Clients
+from tests.chaos.gaps import around, figures
+
+
+def tell(what: str, load: Clients, moments: Sequence[float] = ()) -> None:
+    """The pace of the clients, and their gaps; first those that contain one of the moments."""
+    seconds = max(told.ended or time.perf_counter() for told in load.told) - load.begun
+    lines = [
+        f"{what}; {len(load.told)} requests, {len(load.failed)} failed, {load.tokens} tokens, "
+        f"{load.tokens / seconds:.0f}/s",
+        *([f"with one of {len(moments)} moments: {figures(around(load.gaps, moments))}"] * bool(moments)),
+        f"all: {figures(load.gaps)}",
+    ]
+    print("\n" + "\n".join(lines))
