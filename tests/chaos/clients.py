@@ -58,7 +58,9 @@ class Clients:
         async def ask() -> Answers:
             async with _open(self._make) as way:
                 told = [Told(wish=w, tokens=TOKENS, sent=time.perf_counter()) for w in self._wishes]
-                await asyncio.gather(*(_one(way, f"undisturbed-{n}", t) for n, t in enumerate(told)))
+                await asyncio.gather(
+                    *(_one(way, f"undisturbed-{n}", t) for n, t in enumerate(told))
+                )
             wrong = [t.error for t in told if t.error]
             assert not wrong, wrong
             return {t.wish: tuple(t.pieces) for t in told}

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import pytest
@@ -12,7 +12,7 @@ from tests.chaos.form import FULL, SHORT, Form
 from tests.chaos.killer import Killer
 from tests.chaos.nodes import Nodes, ray_nodes
 from tests.chaos.ways import GrpcWay
-from tests.chaos.wishes import wishes
+from tests.chaos.wishes import Wish, wishes
 from tests.support.checkpoints import NANO_K2
 
 SEED = 20
@@ -32,13 +32,11 @@ def nodes() -> Iterator[Nodes]:
 
 
 @pytest.fixture(scope="package")
-def shared(
-    nodes: Nodes, form: Form, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Fleet]:
+def shared(nodes: Nodes, form: Form, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """Every expert twice, on three nodes."""
     config = {
         "experts": {"workers": WORKERS, "redundant_experts": "twice", "spares": 1},
-        "router": {"park_timeout_s": form.bound_s},
+        "router": {"replicas": 2, "park_timeout_s": form.bound_s},
     }
     with fleet_on(nodes, tmp_path_factory.mktemp("twice"), config) as fleet:
         yield fleet
@@ -60,7 +58,7 @@ def killer(fleet: Fleet) -> Iterator[Killer]:
 
 @pytest.fixture
 def clients(fleet: Fleet) -> Clients:
-    """Sixteen of the router."""
+    """Sixteen of a router."""
     return clients_of(fleet)
 
 
@@ -71,6 +69,10 @@ def answers(shared: Fleet) -> Answers:
 
 
 def clients_of(fleet: Fleet) -> Clients:
-    vocab_size = ModelConfig.from_dir(NANO_K2).vocab_size
-    make: Callable[[], GrpcWay] = partial(GrpcWay, fleet.routers()[0]["address"])
-    return Clients(make, wishes(SEED, vocab_size), SEED)
+    """Sixteen of the first router."""
+    return Clients(partial(GrpcWay, fleet.routers()[0]["address"]), asked_for(), SEED)
+
+
+def asked_for() -> Sequence[Wish]:
+    """The same in every scenario."""
+    return wishes(SEED, ModelConfig.from_dir(NANO_K2).vocab_size)

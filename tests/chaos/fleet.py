@@ -104,9 +104,7 @@ def at_rest(status: Mapping[str, Any]) -> bool:
 
 
 def short(status: Mapping[str, Any]) -> str:
-    rows = [
-        f"{p['id']} {p['state']} {p['experts']} {p['error'][:80]}" for p in status["processes"]
-    ]
+    rows = [f"{p['id']} {p['state']} {p['experts']} {p['error'][:80]}" for p in status["processes"]]
     return f"{status['state']}, change {status.get('change')}, {rows}"
 
 

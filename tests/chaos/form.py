@@ -10,7 +10,8 @@ class Form:
     """full: minutes long, and held to the bars of time, which a busy machine cannot be.
 
     kills_s: of killing replicated workers; kills: at least so many. losses: of workers without a
-    replica. bound_s: how long a request may wait for lost experts.
+    replica. bound_s: how long a request may wait for lost experts. trouble_s: how long a worker is
+    in trouble. breath_s: of calm before and after.
     """
 
     full: bool
@@ -18,7 +19,11 @@ class Form:
     kills: int
     losses: int
     bound_s: float
+    trouble_s: float
+    breath_s: float
 
 
-SHORT = Form(full=False, kills_s=0.0, kills=3, losses=1, bound_s=12.0)
-FULL = Form(full=True, kills_s=300.0, kills=30, losses=6, bound_s=30.0)
+SHORT = Form(full=False, kills_s=0.0, kills=3, losses=1, bound_s=12.0, trouble_s=3.0, breath_s=1.0)
+FULL = Form(
+    full=True, kills_s=300.0, kills=30, losses=6, bound_s=30.0, trouble_s=20.0, breath_s=5.0
+)

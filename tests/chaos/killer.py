@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -50,15 +49,19 @@ class Killer:
             and mine <= set().union(*(held for other, held in alive.items() if other != worker))
         ]
 
-    def strike(self, seconds: float = 90.0, choose: Callable[[Row], bool] = bool) -> Row:
-        """Kills one, and says which."""
+    def choose(self, seconds: float = 90.0) -> Row:
+        """One of those, as soon as there is one."""
         begun = time.monotonic()
-        while not (victims := [row for row in self.expendable() if choose(row)]):
+        while not (victims := self.expendable()):
             if time.monotonic() - begun > seconds:
-                raise TimeoutError(f"nobody could be killed for {seconds:g} s")
+                raise TimeoutError(f"nobody could be spared for {seconds:g} s")
             time.sleep(_LOOK_S)
         self.waited_s += time.monotonic() - begun
-        victim = self._draw.choice(victims)
+        return self._draw.choice(victims)
+
+    def strike(self) -> Row:
+        """Kills one, and says which."""
+        victim = self.choose()
         self.moments.append(time.perf_counter())
         kill(victim["pid"])
         return victim

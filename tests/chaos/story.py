@@ -15,7 +15,10 @@ def tell(what: str, load: Clients, moments: Sequence[float] = ()) -> None:
     lines = [
         f"{what}; {len(load.told)} requests, {len(load.failed)} failed, {load.tokens} tokens, "
         f"{load.tokens / seconds:.0f}/s",
-        *([f"with one of {len(moments)} moments: {figures(around(load.gaps, moments))}"] * bool(moments)),
+        *(
+            [f"with one of {len(moments)} moments: {figures(around(load.gaps, moments))}"]
+            * bool(moments)
+        ),
         f"all: {figures(load.gaps)}",
     ]
     print("\n" + "\n".join(lines))

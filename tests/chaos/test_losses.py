@@ -1,42 +1,56 @@
-"""Experts without another copy are lost and loaded again; nodes go with all that they run."""
+"""Copies that nobody else has are lost, one worker, two or a whole node at a time."""
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator
-from functools import partial
-from itertools import pairwise
+from collections import Counter
 
 import pytest
 
 from tests.chaos.clients import Answers, Clients
-from tests.chaos.conftest import clients_of
-from tests.chaos.fleet import Fleet, Row, at_rest, fleet_on
-from tests.chaos.form import Form
-from tests.chaos.gaps import around, figures
-from tests.chaos.killer import Killer
-from tests.chaos.nodes import Nodes, kill
+from tests.chaos.fleet import Fleet
+from tests.chaos.nodes import kill
 from tests.chaos.story import tell
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 _BREATH_S = 2.0
 
 
-def test_what_nobody_else_holds_is_loaded_again(
-    fleet: Fleet, clients: Clients, answers: Answers
-) -> None:
-    """Two at once of those who hold every expert twice: some experts have lost both copies."""
+def test_both_copies_are_loaded_again(fleet: Fleet, clients: Clients, answers: Answers) -> None:
+    """Two workers at once: some experts have lost both of their copies."""
     known = len(fleet.events())
+    victims = fleet.workers()[:2]
     with clients.streaming() as load:
         time.sleep(_BREATH_S)
-        moments = [lose(row) for row in fleet.workers()[:2]]
+        moment = time.perf_counter()
+        for victim in victims:
+            kill(victim["pid"])
         recovered = fleet.wait_for_event("experts_recovered", known)
         time.sleep(_BREATH_S)
     tell(
-        f"two workers at once: every expert is back after {recovered['seconds']:.2f} s",
-        load,
-        moments,
+        f"two workers at once, all is held again after {recovered['seconds']:.2f} s", load, [moment]
     )
     load.check(answers)
+
+
+def test_a_node_and_all_that_it_runs(fleet: Fleet, clients: Clients, answers: Answers) -> None:
+    """Two copies of an expert are never on one node while another has room, so none is lost."""
+    fleet.nodes.add()
+    known = len(fleet.events())
+    lost, workers = Counter(row["node"] for row in fleet.workers()).most_common()[0]
+    with clients.streaming() as load:
+        time.sleep(_BREATH_S)
+        moment = time.perf_counter()
+        fleet.nodes.lose(lost)
+        status = fleet.wait(
+            "life without the node",
+            lambda status: all(p["node"] != lost for p in status["processes"] if p["pid"]),
+        )
+        time.sleep(_BREATH_S)
+    tell(f"a node with {workers} workers", load, [moment])
+    load.check(answers)
+    assert status["processes"]
+    assert "member_died" in [event["kind"] for event in fleet.events()[known:]]
+    fleet.rest()
+    assert all(row["node"] != lost for row in fleet.workers() + fleet.workers(spare=True))

@@ -23,7 +23,7 @@ from wire.codec import decode_answer, encode_reply
 from wire.envelope import Message
 from wire.frames import ErrorReply
 
-SLOW, GARBAGE, MALFORMED, CLOSED = "slow", "garbage", "malformed", "closed port"
+WELL, SLOW, GARBAGE, MALFORMED, CLOSED = "", "slow", "garbage", "malformed", "closed port"
 SLOWNESS = 10
 _SCALE = 0.5
 
@@ -31,7 +31,7 @@ _SCALE = 0.5
 class TroubledAnswering(Answering):
     """Answers of the kind that it was last told to give."""
 
-    kind = ""
+    kind = WELL
 
     def answers(self, tasks: list[Task]) -> Answers:
         begun = time.perf_counter()

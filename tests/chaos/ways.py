@@ -37,9 +37,7 @@ class GrpcWay:
         self._client = RouterClient(address)
         self._stream: GenerateStream | None = None
 
-    async def ask(
-        self, request_id: str, wish: Wish, tokens: int
-    ) -> AsyncIterator[Sequence[Piece]]:
+    async def ask(self, request_id: str, wish: Wish, tokens: int) -> AsyncIterator[Sequence[Piece]]:
         if self._stream is None:
             self._stream = self._client.generate()
         async for output in await self._stream.submit(wish.submit(request_id, tokens)):
@@ -68,9 +66,7 @@ class HttpWay:
     retried: int = 0
     _client: httpx.AsyncClient | None = field(default=None)
 
-    async def ask(
-        self, request_id: str, wish: Wish, tokens: int
-    ) -> AsyncIterator[Sequence[Piece]]:
+    async def ask(self, request_id: str, wish: Wish, tokens: int) -> AsyncIterator[Sequence[Piece]]:
         had = 0
         for attempt in range(self.attempts):
             seen = 0

@@ -1,0 +1,72 @@
+"""Routers, gateways and controllers end in the middle of streams."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from tests.chaos.clients import Answers, Clients
+from tests.chaos.conftest import SEED, asked_for
+from tests.chaos.fleet import Fleet
+from tests.chaos.form import Form
+from tests.chaos.gateways import Gateway, gateways
+from tests.chaos.nodes import kill
+from tests.chaos.story import tell
+from tests.chaos.ways import HttpWay
+from wire.placement import Epoch
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def gateway(shared: Fleet) -> Iterator[Gateway]:
+    with gateways(shared.blueprint, 1) as found:
+        yield found[0]
+
+
+def by_http(found: Sequence[Gateway], fleet: Fleet, attempts: int = 1) -> Clients:
+    """Clients of gateways, which send what broke off again to the next one."""
+
+    def make() -> HttpWay:
+        return HttpWay(
+            url=lambda attempt: found[attempt % len(found)].url,
+            model=fleet.blueprint.model_name,
+            attempts=attempts,
+        )
+
+    return Clients(make, asked_for(), SEED)
+
+
+def test_a_router_ends(fleet: Fleet, gateway: Gateway, form: Form) -> None:
+    clients = by_http([gateway], fleet)
+    answers = clients.undisturbed()
+    victim = max(fleet.routers(), key=lambda router: int(router["load"]["running"]))
+    with clients.streaming() as load:
+        time.sleep(form.breath_s)
+        moment = time.perf_counter()
+        kill(victim["pid"])
+        time.sleep(form.trouble_s)
+    tell(f"{victim['id']} killed", load, [moment])
+    load.check(answers)
+
+
+def test_a_controller_ends(fleet: Fleet, clients: Clients, answers: Answers, form: Form) -> None:
+    before = fleet.status()
+    term = before["epoch"]["term"]
+    with clients.streaming() as load:
+        time.sleep(form.breath_s)
+        moment = time.perf_counter()
+        kill(fleet.process("controller")["pid"])
+        after = fleet.wait(
+            "a controller of a higher term",
+            lambda status: status["state"] == "ready" and status["epoch"]["term"] > term,
+        )
+        time.sleep(form.breath_s)
+    tell("controller killed", load, [moment])
+    load.check(answers)
+    others = [p["pid"] for p in before["processes"] if p["role"] in ("router", "expert")]
+    assert [p["pid"] for p in after["processes"] if p["role"] in ("router", "expert")] == others
+    for router in fleet.routers():
+        assert Epoch(**router["epoch"]) >= Epoch(**after["epoch"])
