@@ -23,7 +23,7 @@ class Form:
     breath_s: float
 
 
-SHORT = Form(full=False, kills_s=0.0, kills=3, losses=1, bound_s=12.0, trouble_s=3.0, breath_s=1.0)
+SHORT = Form(full=False, kills_s=0.0, kills=3, losses=1, bound_s=8.0, trouble_s=2.0, breath_s=1.0)
 FULL = Form(
     full=True, kills_s=300.0, kills=30, losses=6, bound_s=30.0, trouble_s=20.0, breath_s=5.0
 )

@@ -12,13 +12,14 @@ from tests.chaos.gaps import around, figures
 def tell(what: str, load: Clients, moments: Sequence[float] = ()) -> None:
     """The pace of the clients, and their gaps; first those that contain one of the moments."""
     seconds = max(told.ended or time.perf_counter() for told in load.told) - load.begun
+    gaps = load.gaps
     lines = [
         f"{what}; {len(load.told)} requests, {len(load.failed)} failed, {load.tokens} tokens, "
-        f"{load.tokens / seconds:.0f}/s",
-        *(
-            [f"with one of {len(moments)} moments: {figures(around(load.gaps, moments))}"]
-            * bool(moments)
-        ),
-        f"all: {figures(load.gaps)}",
+        f"{load.tokens / seconds:.0f}/s"
     ]
+    if moments:
+        lines.append(
+            f"gaps with one of {len(moments)} such moments: {figures(around(gaps, moments))}"
+        )
+    lines.append(f"all gaps: {figures(gaps)}")
     print("\n" + "\n".join(lines))

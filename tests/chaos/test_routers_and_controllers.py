@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pytest
 
@@ -66,7 +67,12 @@ def test_a_controller_ends(fleet: Fleet, clients: Clients, answers: Answers, for
         time.sleep(form.breath_s)
     tell("controller killed", load, [moment])
     load.check(answers)
-    others = [p["pid"] for p in before["processes"] if p["role"] in ("router", "expert")]
-    assert [p["pid"] for p in after["processes"] if p["role"] in ("router", "expert")] == others
+    assert processes(after) == processes(before)
     for router in fleet.routers():
         assert Epoch(**router["epoch"]) >= Epoch(**after["epoch"])
+
+
+def processes(status: Mapping[str, Any]) -> dict[str, int]:
+    """Of routers and workers: name to process id."""
+    rows = status["processes"]
+    return {p["id"]: p["pid"] for p in rows if p["role"] in ("router", "expert")}

@@ -38,7 +38,14 @@ def test_a_clear_error_within_the_bound_then_service_resumes(
                 "the end of what waits",
                 form.bound_s + _MARGIN_S,
             )
-        fleet.wait("the workers' return", lambda status: status["state"] == "ready", 90)
+        gone = {worker["pid"] for worker in workers}
+        fleet.wait(
+            "the workers' return",
+            lambda status: (
+                status["state"] == "ready" and not gone & {p["pid"] for p in status["processes"]}
+            ),
+            90,
+        )
         resumed = time.perf_counter()
         wait_until(
             lambda: any(t.sent > resumed and t.ended and not t.error for t in load.told),
