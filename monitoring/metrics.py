@@ -115,6 +115,42 @@ class RouterMetrics:
             "worker",
             "carrier",
         )
+        self.failovers = declare.counter(
+            "orrery_router_failovers",
+            "Dispatch messages whose rows went to other expert workers, or were parked, because of"
+            " this one; by reason (lost, late, error or garbage).",
+            "worker",
+            "reason",
+        )
+        self.stragglers = declare.counter(
+            "orrery_router_stragglers",
+            "Dispatch messages that were late by what is usual, by expert worker.",
+            "worker",
+        )
+        self.late_answers = declare.counter(
+            "orrery_router_late_answers",
+            "Answers discarded since others had answered before, by expert worker.",
+            "worker",
+        )
+        self.hedges = declare.counter(
+            "orrery_router_hedges",
+            "Dispatch messages sent to a second expert worker although they were not late, by the"
+            " first one and outcome: sent, and of those won by the second.",
+            "worker",
+            "outcome",
+        )
+        self.breaker = declare.gauge(
+            "orrery_router_breaker_state",
+            "1 for the state of an expert worker's circuit breaker: closed, open or half_open.",
+            "worker",
+            "state",
+        )
+        self.canaries = declare.counter(
+            "orrery_router_canaries",
+            "Canary messages, by expert worker and verdict (right, wrong, late or refused).",
+            "worker",
+            "verdict",
+        )
         self.expert_tokens = declare.counter(
             "orrery_router_expert_tokens", "Expert-token pairs dispatched, by layer.", "layer"
         )
@@ -238,10 +274,11 @@ class ControllerMetrics:
         )
 
 
-def set_state(gauge: Gauge, states: Iterable[str], current: str) -> None:
-    """Sets the series of `current` to 1 and those of the other `states` to 0."""
+def set_state(gauge: Gauge, states: Iterable[str], current: str, **labels: str) -> None:
+    """Sets the series of `current` to 1 and those of the other `states` to 0; `labels` are those
+    besides `state`."""
     for state in states:
-        gauge.labels(state=state).set(float(state == current))
+        gauge.labels(**labels, state=state).set(float(state == current))
 
 
 class _Declarations:

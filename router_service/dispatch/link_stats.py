@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from monitoring.deferred import DeferredCount, DeferredTimes
-from monitoring.metrics import RouterMetrics
+from monitoring.metrics import RouterMetrics, set_state
+from router_service.dispatch.breaker import Fault, State
+from router_service.dispatch.canaries import Verdict
 
 _RECENT = 0.05
 
 
 class LinkStats:
-    """Latency, bytes and errors of one worker, also as metrics."""
+    """Latency, bytes, errors and failovers of one worker, also as metrics."""
 
     def __init__(self, worker_id: str, metrics: RouterMetrics) -> None:
         self._worker_id = worker_id
@@ -25,6 +27,12 @@ class LinkStats:
         self.messages = 0
         self.recent_seconds = 0.0
         self.errors: dict[str, int] = {}
+        self.failovers: dict[str, int] = {}
+        self.stragglers = 0
+        self.late_answers = 0
+        self.hedges = {"sent": 0, "won": 0}
+        self.canaries: dict[str, int] = {}
+        self._state: State | None = None
         self._carriers: set[str] = set()
 
     def sent(self, size: int) -> None:
@@ -48,6 +56,36 @@ class LinkStats:
         self.errors[code] = self.errors.get(code, 0) + 1
         self._metrics.dispatch_errors.labels(worker=self._worker_id, code=code).inc()
 
+    def late(self) -> None:
+        """A message was not answered in time."""
+        self.stragglers += 1
+        self._metrics.stragglers.labels(worker=self._worker_id).inc()
+
+    def failed_over(self, fault: Fault) -> None:
+        """The rows of a message are asked of others, because of this worker."""
+        self.failovers[fault] = self.failovers.get(fault, 0) + 1
+        self._metrics.failovers.labels(worker=self._worker_id, reason=fault.value).inc()
+
+    def discarded(self) -> None:
+        """An answer came when others had answered already, or nobody waited any more."""
+        self.late_answers += 1
+        self._metrics.late_answers.labels(worker=self._worker_id).inc()
+
+    def hedge_sent(self) -> None:
+        self._hedged("sent")
+
+    def hedge_won(self) -> None:
+        self._hedged("won")
+
+    def canary(self, verdict: Verdict) -> None:
+        self.canaries[verdict] = self.canaries.get(verdict, 0) + 1
+        self._metrics.canaries.labels(worker=self._worker_id, verdict=verdict.value).inc()
+
+    def breaker(self, state: State) -> None:
+        if state is not self._state:
+            self._state = state
+            set_state(self._metrics.breaker, State, state, worker=self._worker_id)
+
     def forget(self) -> None:
         """Takes the worker's series out of the metrics; to be called once nothing is counted."""
         for counted in (self._seconds, self._sent, self._received):
@@ -59,6 +97,20 @@ class LinkStats:
             self._metrics.dispatch_carrier.remove(self._worker_id, carrier)
         for code in self.errors:
             self._metrics.dispatch_errors.remove(self._worker_id, code)
+        for reason in self.failovers:
+            self._metrics.failovers.remove(self._worker_id, reason)
+        for verdict in self.canaries:
+            self._metrics.canaries.remove(self._worker_id, verdict)
+        for outcome, number in self.hedges.items():
+            if number:
+                self._metrics.hedges.remove(self._worker_id, outcome)
+        if self.stragglers:
+            self._metrics.stragglers.remove(self._worker_id)
+        if self.late_answers:
+            self._metrics.late_answers.remove(self._worker_id)
+        if self._state is not None:
+            for state in State:
+                self._metrics.breaker.remove(self._worker_id, state.value)
 
     def snapshot(self) -> dict[str, Any]:
         return {
@@ -67,4 +119,13 @@ class LinkStats:
             "bytes_received": self._received.value,
             "recent_ms": round(1000 * self.recent_seconds, 3),
             "errors": dict(self.errors),
+            "failovers": dict(self.failovers),
+            "stragglers": self.stragglers,
+            "late_answers": self.late_answers,
+            "hedges": dict(self.hedges),
+            "canaries": dict(self.canaries),
         }
+
+    def _hedged(self, outcome: str) -> None:
+        self.hedges[outcome] += 1
+        self._metrics.hedges.labels(worker=self._worker_id, outcome=outcome).inc()

@@ -22,20 +22,23 @@ class LiveTable:
     live: bool [layers, experts, workers].
     only: int16 [layers, experts], the one live owner, NOBODY, or _SEVERAL.
     replicated: for each layer, whether it has an expert with several live owners.
+    crowded: for each layer, whether it has an expert with more than two.
     sole: for each layer, the worker that is the one live owner of all its experts, or NOBODY.
     """
 
     live: NDArray[np.bool_]
     only: Owners
     replicated: tuple[bool, ...]
+    crowded: tuple[bool, ...]
     sole: tuple[int, ...]
 
     @classmethod
     def of(cls, live: NDArray[np.bool_]) -> LiveTable:
         layers, _, workers = live.shape
         if workers == 0:
-            only = np.full(live.shape[:2], NOBODY, np.int16)
-            return cls(live=live, only=only, replicated=(False,) * layers, sole=(NOBODY,) * layers)
+            only, no = np.full(live.shape[:2], NOBODY, np.int16), (False,) * layers
+            sole = (NOBODY,) * layers
+            return cls(live=live, only=only, replicated=no, crowded=no, sole=sole)
         number = live.sum(axis=2)
         only = live.argmax(axis=2).astype(np.int16)
         only[number == 0] = NOBODY
@@ -44,6 +47,7 @@ class LiveTable:
             live=live,
             only=only,
             replicated=tuple((number > 1).any(axis=1).tolist()),
+            crowded=tuple((number > 2).any(axis=1).tolist()),
             sole=tuple(
                 int(owners[0]) if owners[0] >= 0 and (owners == owners[0]).all() else NOBODY
                 for owners in only
@@ -65,6 +69,7 @@ class LiveTable:
         experts: Ids,
         load: NDArray[np.float64],
         without: NDArray[np.bool_] | None = None,
+        order: NDArray[np.int64] | None = None,
     ) -> Owners:
         """An owner for each expert of each row.
 
@@ -77,6 +82,10 @@ class LiveTable:
             experts: [rows, top_k] logical ids.
             load: [workers], expert-token pairs on their way.
             without: bool [workers], workers not to be asked.
+            order: [workers], a permutation. Of more than two owners only the first two in it are
+                compared (power of two choices): each router knows but its own load, so that
+                routers which all took the least loaded would all take the same worker. One order
+                for all rows, since each further worker is a further message.
 
         Returns: int16 [rows, top_k], worker index or NOBODY.
         """
@@ -85,6 +94,8 @@ class LiveTable:
         live = self.live[layer] if without is None else self.live[layer] & ~without
         covering = live[experts].all(axis=1)
         covered = covering.any(axis=1)
+        if order is not None:
+            covering, live = _first_two(covering, order), _first_two(live, order)
         owners: Owners = np.empty(experts.shape, np.int16)
         best = np.where(covering[covered], load, np.inf).argmin(axis=1)
         owners[covered] = best[:, None]
@@ -100,6 +111,14 @@ class LiveTable:
         settled = self.only[layer][experts].ravel()
         settled = settled[settled >= 0]
         return load + np.bincount(settled, minlength=len(load))
+
+
+def _first_two(candidates: NDArray[np.bool_], order: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """bool [n, workers]: of each row's candidates the first two in the order."""
+    ordered = candidates[:, order]
+    kept = np.zeros_like(candidates)
+    kept[:, order] = ordered & (ordered.cumsum(axis=1) <= 2)
+    return kept
 
 
 def _least_loaded(live: NDArray[np.bool_], load: NDArray[np.float64]) -> Owners:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -19,10 +20,12 @@ from router_service.dispatch.call import Call
 from router_service.dispatch.expert_tokens import ExpertTokens
 from router_service.dispatch.finite import all_finite
 from router_service.dispatch.fitness import Requirements
+from router_service.dispatch.known_answers import KnownAnswers
 from router_service.dispatch.live_table import NOBODY, Ids, Owners
-from router_service.dispatch.options import DispatchOptions
-from router_service.dispatch.roster import Roster
-from router_service.dispatch.rows_in_flight import Part, RowsInFlight
+from router_service.dispatch.part import Part
+from router_service.dispatch.roster import Roster, Suspect
+from router_service.dispatch.rows_in_flight import RowsInFlight
+from router_service.dispatch_options import DispatchOptions
 from wire.codec import request_message
 from wire.errors import StaleEpochError
 from wire.placement import Epoch, Placement
@@ -35,7 +38,8 @@ class RemoteExperts:
 
     Each row goes to a worker at most once; rows of which one worker holds all experts come back
     combined, the others are combined here. A worker that is lost, late or refuses has its rows
-    asked of another owner at once; rows without one are parked. Only workers whose numerics
+    asked of another owner at once; rows without one are parked. Where it is only late, both are
+    asked, and the first answer is taken. Only workers whose numerics
     fingerprint equals the router's are asked.
 
     Everything runs on the event loop that made it.
@@ -49,8 +53,13 @@ class RemoteExperts:
         metrics: RouterMetrics,
         options: DispatchOptions | None = None,
         model_hash: str = "",
+        known: KnownAnswers | None = None,
     ) -> None:
-        """`model_hash`: when given, workers with another one are not asked."""
+        """
+        Args:
+            model_hash: when given, workers with another one are not asked.
+            known: right answers, to try workers with; None: they are believed.
+        """
         self._layers = {layer: index for index, layer in enumerate(config.moe_layers)}
         requirements = Requirements(
             fingerprint=numerics.fingerprint,
@@ -70,7 +79,9 @@ class RemoteExperts:
             DispatchOptions() if options is None else options,
             metrics,
             self._tell,
+            known,
         )
+        self._chance = np.random.default_rng(zlib.crc32(router_id.encode()))
 
     @property
     def epoch(self) -> Epoch:
@@ -147,6 +158,10 @@ class RemoteExperts:
             },
         }
 
+    def suspects(self) -> list[Suspect]:
+        """Workers whose answers were wrong."""
+        return self._roster.suspects()
+
     def expert_tokens(self) -> NDArray[np.int64]:
         """[layers, experts] pairs dispatched since the start, in the order of `moe_layers`."""
         return self._tokens.counts
@@ -171,11 +186,13 @@ class RemoteExperts:
         if tried:
             without = np.array([link.address.worker_id in tried for link in links])
         load = np.array([link.outstanding for link in links], np.float64)
-        return table.choose(layer, experts, load, without)
+        order = self._chance.permutation(len(links)) if table.crowded[layer] else None
+        return table.choose(layer, experts, load, without, order)
 
     def _send(self, layer: int, flight: RowsInFlight, part: Part) -> None:
         link = self._roster.links[part.worker]
-        request_id = link.next_request_id()
+        traffic, worker_id = link.traffic, link.address.worker_id
+        request_id = traffic.next_request_id()
         x, experts, weights = flight.sections(part)
         message = request_message(
             request_id,
@@ -192,6 +209,7 @@ class RemoteExperts:
             rows=part.answer_rows,
             pairs=len(part.pairs),
             replied=partial(flight.replied, part),
-            failed=partial(flight.failed, part, link.address.worker_id),
+            failed=partial(flight.failed, part, worker_id),
+            others=partial(flight.second, part, worker_id),
         )
-        link.send(request_id, message, call)
+        traffic.send(request_id, message, call)

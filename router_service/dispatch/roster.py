@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,14 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.metrics import RouterMetrics
+from router_service.dispatch.canaries import Canaries
 from router_service.dispatch.fitness import Requirements
+from router_service.dispatch.known_answers import KnownAnswers
+from router_service.dispatch.latency_window import LatencyWindow
 from router_service.dispatch.live_table import LiveTable
-from router_service.dispatch.options import DispatchOptions
 from router_service.dispatch.worker_link import WorkerLink
+from router_service.dispatch_options import DispatchOptions
 from wire.errors import InvalidRequestError
 from wire.placement import Placement
 
 Owned = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suspect:
+    """A worker in quarantine. pid: of the process that gave the wrong answers."""
+
+    worker_id: str
+    pid: int
+    reason: str
 
 
 class Roster:
@@ -38,14 +51,20 @@ class Roster:
         options: DispatchOptions,
         metrics: RouterMetrics,
         changed: Callable[[], None],
+        known: KnownAnswers | None = None,
     ) -> None:
-        """`changed` is called after the table has changed."""
+        """
+        Args:
+            changed: called after the table has changed.
+            known: of canaries; None: workers get none.
+        """
         self.links: list[WorkerLink] = []
         self._router_id = router_id
         self._requirements = requirements
         self._options = options
         self._metrics = metrics
         self._changed = changed
+        self._known = known
         self._index = {layer: index for index, layer in enumerate(requirements.layers)}
         self._leaving: set[WorkerLink] = set()
         self._retired: list[WorkerLink] = []
@@ -98,12 +117,24 @@ class Roster:
             self._drop(self._leaving)
             self._former = self._nobody(len(self.links))
             live = self._live(self._owned)
-        self.table = LiveTable.of(live)
+        self.table = LiveTable.of(self._preferred(live))
         self._changed()
 
     def snapshot(self) -> dict[str, Any]:
         """Worker id to its link as seen from here."""
         return {link.address.worker_id: link.snapshot() for link in self.links}
+
+    def suspects(self) -> list[Suspect]:
+        """Workers whose answers were wrong, as long as it is the same process that would answer."""
+        return [
+            Suspect(
+                worker_id=link.address.worker_id,
+                pid=link.standing.pid,
+                reason=link.standing.breaker.reason,
+            )
+            for link in self.links
+            if link.standing.breaker.quarantined
+        ]
 
     async def close(self) -> None:
         """Closes every link; nothing is live any more."""
@@ -115,7 +146,7 @@ class Roster:
     def _linked(self, placement: Placement) -> list[WorkerLink]:
         """One link a worker of the placement, in its order; kept where worker and port stay."""
         known = {(link.address.worker_id, link.address.address): link for link in self.links}
-        links = []
+        links: list[WorkerLink] = []
         for address in placement.workers.values():
             link = known.get((address.worker_id, address.address))
             if link is None:
@@ -126,10 +157,20 @@ class Roster:
                     self._options,
                     self._metrics,
                     self.refresh,
+                    self._latencies,
+                    self._canaries(len(links)),
                 )
             link.address = address
             links.append(link)
         return links
+
+    def _latencies(self) -> list[LatencyWindow]:
+        return [link.latencies for link in self.links]
+
+    def _canaries(self, number: int) -> Canaries | None:
+        if self._known is None:
+            return None
+        return Canaries(self._known, self._requirements.layers, seed=number)
 
     def _owners(self, placement: Placement) -> Owned:
         """What the placement gives to workers of our bits."""
@@ -147,8 +188,16 @@ class Roster:
         live = np.zeros_like(owned)
         for index, link in enumerate(self.links):
             if link.usable and not self._closed:
-                live[:, :, index] = owned[:, :, index] & link.held
+                live[:, :, index] = owned[:, :, index] & link.standing.held
         return live
+
+    def _preferred(self, live: Owned) -> Owned:
+        """Without those that are late or slow, where there are others."""
+        avoided = np.array([not link.preferred for link in self.links], np.bool_)
+        if not avoided.any():
+            return live
+        better = live & ~avoided
+        return better | (live & ~better.any(axis=2, keepdims=True))
 
     def _drop(self, gone: set[WorkerLink]) -> None:
         """Takes former owners out that are not needed any more, or are of no use."""

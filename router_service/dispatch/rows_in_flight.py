@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -14,62 +13,17 @@ from torch import Tensor
 from kimi_k2.combine import combine
 from kimi_k2.experts import RoutedRows
 from router_service.dispatch.live_table import Ids, Owners
+from router_service.dispatch.part import Part
+from router_service.dispatch.race import Race
 from wire.errors import OrreryError
-
-
-@dataclass(kw_only=True, eq=False, slots=True)
-class Part:
-    """What one worker is asked for.
-
-    worker: its index in the table that the choice was made by.
-    tried: ids of workers that already failed these rows.
-    rows: of the dispatch, ascending.
-    counts: how many of each row's experts are asked for.
-    whole: for each row, whether those are all: then it comes back combined.
-    pairs: the experts asked for, as row * top_k + place, ascending.
-    """
-
-    worker: int
-    tried: frozenset[str]
-    rows: list[int] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
-    whole: list[bool] = field(default_factory=list)
-    pairs: list[int] | range = field(default_factory=list)
-
-    def add(self, row: int, pair: int, whole: bool) -> None:
-        """Rows, and pairs within a row, have to come ascending."""
-        if self.rows and self.rows[-1] == row:
-            self.counts[-1] += 1
-        else:
-            self.rows.append(row)
-            self.counts.append(1)
-            self.whole.append(whole)
-        assert isinstance(self.pairs, list)
-        self.pairs.append(pair)
-
-    def pairs_by_row(self) -> Iterator[tuple[int, Sequence[int]]]:
-        start = 0
-        for row, count in zip(self.rows, self.counts, strict=True):
-            yield row, self.pairs[start : start + count]
-            start += count
-
-    @property
-    def answer_rows(self) -> int:
-        """Of the answer's tensor."""
-        return len(self.rows) if all(self.whole) else sum(self.answer_sizes())
-
-    def answer_sizes(self) -> list[int]:
-        """Rows of the answer that belong to each row."""
-        pairs = zip(self.whole, self.counts, strict=True)
-        return [1 if whole else count for whole, count in pairs]
-
 
 Choose = Callable[[Ids, frozenset[str]], int | Owners]
 Send = Callable[["RowsInFlight", Part], None]
+PairsByRow = Iterable[tuple[int, Sequence[int]]]
 
 
 class RowsInFlight:
-    """Splits rows into parts, collects the answers, splits again what has failed.
+    """Splits rows into parts, collects the answers, splits again what has failed or is late.
 
     Rows whose experts all sit with one worker come back combined. The expert rows of the others
     are put in order and combined here once the last one is there.
@@ -136,43 +90,101 @@ class RowsInFlight:
             x = x.index_select(0, torch.tensor(part.rows))
         return x, self.experts.take(part.pairs), self.weights.take(part.pairs)
 
-    def replied(self, part: Part, answer: Tensor) -> None:
-        """Takes a part's answer: for each row one combined row, or one row an expert."""
+    def replied(self, part: Part, answer: Tensor) -> bool:
+        """Takes a part's answer: for each row one combined row, or one row an expert. False if
+        others had answered for these rows before."""
+        attempt = part.attempt
+        if attempt is None:
+            self._take(part, answer)
+        else:
+            won = attempt.race.answered(attempt, part, answer)
+            if not won:
+                return won is not None
+            for taken, rows in won:
+                self._take(taken, rows)
+        self._close_one()
+        return True
+
+    def second(self, part: Part, worker_id: str, won: Callable[[], None]) -> bool:
+        """Asks others for a part's rows too; the first to answer for all of them is believed.
+
+        Does nothing and returns false unless every one has another owner: the step waits for the
+        last of them anyway.
+
+        Args:
+            worker_id: whom the part was sent to.
+            won: called if those asked now are the first.
+        """
+        race = part.attempt.race if part.attempt else Race(first=part, tried=part.tried)
+        if race.decided:
+            return False
+        first, tried = race.first, race.tried | {worker_id}
+        parts, homeless = self._parts(first.rows, first.pairs_by_row(), tried)
+        if homeless:
+            return False
+        race.tried = tried
+        if part.attempt is None:
+            part.attempt = race.enter(1, _nothing)
+        attempt = race.enter(len(parts), won)
+        for further in parts:
+            further.attempt = attempt
+            self._send(self, further)
+        return True
+
+    def failed(self, part: Part, worker_id: str, error: OrreryError) -> bool:
+        """Asks other workers for a part's rows at once and parks those that have no other owner;
+        false if others were asked before, and that is enough."""
+        attempt, tried = part.attempt, part.tried | {worker_id}
+        if attempt is not None:
+            if not attempt.race.lost(attempt, worker_id):
+                return False
+            part, tried = attempt.race.first, attempt.race.tried
+        try:
+            self._split(part.rows, part.pairs_by_row(), tried)
+        except Exception as failure:  # noqa: BLE001
+            # Whoever waits for the rows has to hear of it; the link is not at fault.
+            if not self.done.done():
+                self.done.set_exception(failure)
+        self._close_one()
+        return True
+
+    def _take(self, part: Part, answer: Tensor) -> None:
         if not any(part.whole):
             self._single.append((part.pairs, answer))
         elif all(part.whole):
             self._combined.append((part.rows, answer))
         else:
             self._take_mixed(part, answer)
-        self._close_one()
-
-    def failed(self, part: Part, worker_id: str, error: OrreryError) -> None:
-        """Asks other workers for a part's rows at once; parks those that have no other owner."""
-        try:
-            self._split(part.rows, part.pairs_by_row(), part.tried | {worker_id})
-        except Exception as failure:  # noqa: BLE001
-            # Whoever waits for the rows has to hear of it; the link is not at fault.
-            if not self.done.done():
-                self.done.set_exception(failure)
-        self._close_one()
 
     def _split(
-        self,
-        rows: Sequence[int],
-        pairs_by_row: Iterable[tuple[int, Sequence[int]]] | None,
-        tried: frozenset[str],
+        self, rows: Sequence[int], pairs_by_row: PairsByRow | None, tried: frozenset[str]
     ) -> None:
-        """`pairs_by_row`: what is asked for; None: all experts of all the rows."""
+        """Sends rows to their owners, and parks those without.
+
+        pairs_by_row: what is asked for; None: all experts of all the rows.
+        """
+        parts, homeless = self._parts(rows, pairs_by_row, tried)
+        for row, pair in homeless:
+            self._park(row, pair)
+        for part in parts:
+            self._open += 1
+            self._send(self, part)
+
+    def _parts(
+        self, rows: Sequence[int], pairs_by_row: PairsByRow | None, tried: frozenset[str]
+    ) -> tuple[list[Part], list[tuple[int, int]]]:
+        """What each worker is to be asked for; and the rows that cannot be asked for, each with a
+        pair that has no owner."""
+        homeless: list[tuple[int, int]] = []
         if not rows:
-            return
+            return [], homeless
         k = self.top_k
         experts = self.experts if len(rows) == len(self.experts) else self.experts[rows]
         chosen = self._choose(experts, tried)
         if isinstance(chosen, int):
             owners_of = [[chosen] * k] * len(rows)
             if pairs_by_row is None and len(rows) == len(self.experts):
-                self._send_everything(chosen, tried)
-                return
+                return [self._everything(chosen, tried)], homeless
         else:
             owners_of = chosen.tolist()
         if pairs_by_row is None:
@@ -182,22 +194,19 @@ class RowsInFlight:
             if len(pairs) < k:
                 owners = [owners[pair - row * k] for pair in pairs]
             if min(owners) < 0:
-                self._park(row, pairs[owners.index(min(owners))])
+                homeless.append((row, pairs[owners.index(min(owners))]))
                 continue
             whole = len(pairs) == k and owners.count(owners[0]) == k
             for pair, owner in zip(pairs, owners, strict=True):
                 if owner not in parts:
                     parts[owner] = Part(worker=owner, tried=tried)
                 parts[owner].add(row, pair, whole)
-        for owner in sorted(parts):
-            self._open += 1
-            self._send(self, parts[owner])
+        return [parts[owner] for owner in sorted(parts)], homeless
 
-    def _send_everything(self, worker: int, tried: frozenset[str]) -> None:
-        """All experts of all rows to one worker, without a look at each of them."""
+    def _everything(self, worker: int, tried: frozenset[str]) -> Part:
+        """All experts of all rows of one worker, without a look at each of them."""
         rows, k = self.experts.shape
-        self._open += 1
-        part = Part(
+        return Part(
             worker=worker,
             tried=tried,
             rows=list(range(rows)),
@@ -205,7 +214,6 @@ class RowsInFlight:
             whole=[True] * rows,
             pairs=range(rows * k),
         )
-        self._send(self, part)
 
     def _park(self, row: int, pair: int) -> None:
         expert = int(self.experts[row, pair - row * self.top_k])
@@ -275,3 +283,7 @@ class RowsInFlight:
         self._open -= 1
         if self._open == 0 and not self.done.done():
             self._finish()
+
+
+def _nothing() -> None:
+    """Whoever was asked first and wins has done nothing special."""

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from kimi_k2.combine import combine
 from router_service.dispatch.live_table import Ids, LiveTable, Owners
-from router_service.dispatch.rows_in_flight import Part, RowsInFlight
+from router_service.dispatch.part import Part
+from router_service.dispatch.rows_in_flight import RowsInFlight
 from tests.support.deadline import run_async
 from wire.errors import UnavailableError
 
