@@ -9,12 +9,15 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import httpx
 
+from tests.chaos.fleet import Fleet
 from tests.chaos.gaps import Gap, gaps_of
-from tests.chaos.ways import Piece, Way
-from tests.chaos.wishes import Wish
+from tests.chaos.gateways import Gateway
+from tests.chaos.ways import GrpcWay, HttpWay, Piece, Way
+from tests.chaos.wishes import SEED, Wish, wishes
 from tests.support.deadline import run_async
 from wire.errors import OrreryError
 
@@ -44,10 +47,9 @@ class Told:
 class Clients:
     """Each asks for wish after wish until told to stop, each for some number of tokens."""
 
-    def __init__(self, make: Callable[[], Way], asked: Sequence[Wish], seed: int = 0) -> None:
+    def __init__(self, make: Callable[[], Way], asked: Sequence[Wish]) -> None:
         self._make = make
         self._wishes = asked
-        self._seed = seed
         self._stopping = False
         self.told: list[Told] = []
         self.begun = 0.0
@@ -113,15 +115,19 @@ class Clients:
 
     def check_tokens(self, answers: Answers) -> None:
         """What came is how the undisturbed answers begin, also of requests that failed later."""
-        other = [t for t in self.told if list(answers[t.wish][: len(t.pieces)]) != t.pieces]
+        other = self.other_than(answers)
         assert not other, f"{len(other)} of {len(self.told)} answers differ"
+
+    def other_than(self, answers: Answers) -> list[Told]:
+        """Those that do not begin as the undisturbed answers do."""
+        return [t for t in self.told if list(answers[t.wish][: len(t.pieces)]) != t.pieces]
 
     async def _all(self) -> None:
         async with _open(self._make) as way:
             await asyncio.gather(*(self._client(way, n) for n in range(len(self._wishes))))
 
     async def _client(self, way: Way, number: int) -> None:
-        draw = random.Random(f"{self._seed}-{number}")
+        draw = random.Random(f"{SEED}-{number}")
         count = 0
         while not self._stopping:
             told = Told(
@@ -130,11 +136,29 @@ class Clients:
                 sent=time.perf_counter(),
             )
             self.told.append(told)
-            await _one(way, f"{self._seed}-{number}-{count}-{id(self)}", told)
+            await _one(way, f"{number}-{count}-{id(self)}", told)
             if told.error:
                 # A router that is gone refuses at once; nobody wants a thousand refusals.
                 await asyncio.sleep(0.2)
             count += 1
+
+
+def clients_of(fleet: Fleet) -> Clients:
+    """Sixteen of the first router, by gRPC."""
+    return Clients(partial(GrpcWay, fleet.routers()[0]["address"]), wishes())
+
+
+def by_http(gateways: Sequence[Gateway], fleet: Fleet, attempts: int = 1) -> Clients:
+    """Sixteen of gateways; what broke off is asked again of the next one, so often in all."""
+
+    def make() -> HttpWay:
+        return HttpWay(
+            url=lambda attempt: gateways[attempt % len(gateways)].url,
+            model=fleet.blueprint.model_name,
+            attempts=attempts,
+        )
+
+    return Clients(make, wishes())
 
 
 @contextlib.asynccontextmanager

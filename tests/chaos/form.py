@@ -11,7 +11,7 @@ class Form:
 
     kills_s: of killing replicated workers; kills: at least so many. losses: of workers without a
     replica. bound_s: how long a request may wait for lost experts. trouble_s: how long a worker is
-    in trouble. breath_s: of calm before and after.
+    in trouble. breath_s: of calm before and after. canary_s: as in the config.
     """
 
     full: bool
@@ -21,9 +21,26 @@ class Form:
     bound_s: float
     trouble_s: float
     breath_s: float
+    canary_s: float
 
 
-SHORT = Form(full=False, kills_s=0.0, kills=3, losses=1, bound_s=8.0, trouble_s=2.0, breath_s=1.0)
+SHORT = Form(
+    full=False,
+    kills_s=0.0,
+    kills=3,
+    losses=1,
+    bound_s=8.0,
+    trouble_s=2.0,
+    breath_s=1.0,
+    canary_s=0.5,
+)
 FULL = Form(
-    full=True, kills_s=300.0, kills=30, losses=6, bound_s=30.0, trouble_s=20.0, breath_s=5.0
+    full=True,
+    kills_s=300.0,
+    kills=30,
+    losses=6,
+    bound_s=30.0,
+    trouble_s=20.0,
+    breath_s=5.0,
+    canary_s=1.0,
 )

@@ -66,7 +66,10 @@ class Killer:
         kill(victim["pid"])
         return victim
 
-    def close(self) -> None:
+    def __enter__(self) -> Killer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._http.close()
 
     def _page(self, address: str, name: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import ray
+from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
 from cluster import actor as controller_module
 from cluster.members import actor as members_module
@@ -26,6 +27,12 @@ from wire.frames import ErrorReply
 WELL, SLOW, GARBAGE, MALFORMED, CLOSED = "", "slow", "garbage", "malformed", "closed port"
 SLOWNESS = 10
 _SCALE = 0.5
+_BORN = b"orrery-chaos-born"
+
+
+def born_with(kind: str) -> None:
+    """Workers that start from now on do so in this kind of trouble."""
+    _internal_kv_put(_BORN, kind.encode(), overwrite=True)
 
 
 class TroubledAnswering(Answering):
@@ -62,8 +69,10 @@ class TroubledWorker(ExpertWorker):
             answering.kind = kind
 
     def _new_answering(self, *arguments: Any) -> TroubledAnswering:
-        self._answering.append(TroubledAnswering(*arguments))
-        return self._answering[-1]
+        answering = TroubledAnswering(*arguments)
+        answering.kind = (_internal_kv_get(_BORN) or b"").decode()
+        self._answering.append(answering)
+        return answering
 
 
 class ChaosControllerHost(controller_module.ControllerHost):

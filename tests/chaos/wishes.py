@@ -5,8 +5,11 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from kimi_k2.config import ModelConfig
+from tests.support.checkpoints import NANO_K2
 from wire.generated import orrery_pb2 as pb
 
+SEED = 20
 CLIENTS = 16
 # Ids above belong to control tokens in nano-K2.
 _ORDINARY = 0.9
@@ -52,10 +55,10 @@ class Wish:
         }
 
 
-def wishes(seed: int, vocab_size: int, number: int = CLIENTS) -> tuple[Wish, ...]:
-    """Every second one is greedy."""
-    draw = random.Random(seed)
-    highest = int(vocab_size * _ORDINARY)
+def wishes(number: int = CLIENTS) -> tuple[Wish, ...]:
+    """Every second one is greedy; nano-K2's tokens."""
+    draw = random.Random(SEED)
+    highest = int(ModelConfig.from_dir(NANO_K2).vocab_size * _ORDINARY)
     return tuple(
         Wish(
             prompt=tuple(

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 
-from tests.chaos.clients import Answers, Clients
-from tests.chaos.conftest import SEED, asked_for
+from tests.chaos.clients import Answers, Clients, by_http
 from tests.chaos.fleet import Fleet
 from tests.chaos.form import Form
 from tests.chaos.gateways import Gateway, gateways
 from tests.chaos.nodes import kill
 from tests.chaos.story import tell
-from tests.chaos.ways import HttpWay
 from wire.placement import Epoch
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -25,19 +23,6 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 def gateway(shared: Fleet) -> Iterator[Gateway]:
     with gateways(shared.blueprint, 1) as found:
         yield found[0]
-
-
-def by_http(found: Sequence[Gateway], fleet: Fleet, attempts: int = 1) -> Clients:
-    """Clients of gateways, which send what broke off again to the next one."""
-
-    def make() -> HttpWay:
-        return HttpWay(
-            url=lambda attempt: found[attempt % len(found)].url,
-            model=fleet.blueprint.model_name,
-            attempts=attempts,
-        )
-
-    return Clients(make, asked_for(), SEED)
 
 
 def test_a_router_ends(fleet: Fleet, gateway: Gateway, form: Form) -> None:

@@ -1,0 +1,56 @@
+"""One fleet for all scenarios here, in either form: every expert twice, on three nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.chaos.clients import Answers, Clients, clients_of
+from tests.chaos.fleet import Fleet, fleet_on
+from tests.chaos.form import Form
+from tests.chaos.killer import Killer
+from tests.chaos.nodes import ray_nodes
+from tests.chaos.wishes import SEED
+
+NODES = 3
+WORKERS = 4
+
+
+@pytest.fixture(scope="package")
+def shared(form: Form, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    config = {
+        "experts": {"workers": WORKERS, "redundant_experts": "twice", "spares": 1},
+        "router": {
+            "replicas": 2,
+            "park_timeout_s": form.bound_s,
+            "dispatch": {"canary_s": form.canary_s},
+        },
+    }
+    folder = tmp_path_factory.mktemp("twice")
+    with ray_nodes(NODES) as nodes, fleet_on(nodes, folder, config) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def fleet(shared: Fleet) -> Fleet:
+    """As `shared`, and at rest."""
+    shared.rest()
+    return shared
+
+
+@pytest.fixture
+def killer(fleet: Fleet) -> Iterator[Killer]:
+    with Killer(fleet, SEED) as killer:
+        yield killer
+
+
+@pytest.fixture
+def clients(fleet: Fleet) -> Clients:
+    return clients_of(fleet)
+
+
+@pytest.fixture(scope="package")
+def answers(shared: Fleet) -> Answers:
+    """What a router says while nothing happens."""
+    return clients_of(shared).undisturbed()
