@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from tests.chaos.clients import Clients
-from tests.chaos.gaps import around, figures
+from benchmarks.failover.clients import Clients
+from benchmarks.failover.gaps import around, figures
 
 
 def tell(what: str, load: Clients, moments: Sequence[float] = ()) -> None:

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.chaos.clients import Answers, Clients, clients_of
+from benchmarks.failover.clients import Answers, Clients
+from benchmarks.failover.wishes import SEED
+from tests.chaos.asking import clients_of
 from tests.chaos.fleet import Fleet, fleet_on
 from tests.chaos.form import Form
 from tests.chaos.killer import Killer
 from tests.chaos.nodes import ray_nodes
-from tests.chaos.wishes import SEED
 
 NODES = 3
 WORKERS = 4
@@ -53,4 +54,5 @@ def clients(fleet: Fleet) -> Clients:
 @pytest.fixture(scope="package")
 def answers(shared: Fleet) -> Answers:
     """What a router says while nothing happens."""
+    shared.rest()
     return clients_of(shared).undisturbed()

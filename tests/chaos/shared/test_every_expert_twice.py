@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from tests.chaos.clients import Answers, Clients
+from benchmarks.failover.clients import Answers, Clients
+from benchmarks.failover.gaps import around, percentile
 from tests.chaos.fleet import Fleet
 from tests.chaos.form import Form
-from tests.chaos.gaps import around, percentile
 from tests.chaos.killer import Killer
 from tests.chaos.story import tell
 

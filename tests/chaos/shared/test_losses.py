@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from tests.chaos.clients import Answers, Clients
+from benchmarks.failover.clients import Answers, Clients
 from tests.chaos.fleet import Fleet
 from tests.chaos.nodes import kill
 from tests.chaos.story import tell

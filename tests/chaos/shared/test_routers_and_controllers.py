@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.clients import Answers, Clients, by_http
+from benchmarks.failover.clients import Answers, Clients
+from tests.chaos.asking import by_http
 from tests.chaos.fleet import Fleet
 from tests.chaos.form import Form
 from tests.chaos.gateways import Gateway, gateways

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.chaos.clients import Answers, Clients
+from benchmarks.failover.clients import Answers, Clients
 from tests.chaos.fleet import Fleet
 from tests.chaos.form import Form
 from tests.chaos.nodes import kill, stopped

@@ -9,7 +9,7 @@ import time
 import pytest
 import ray
 
-from tests.chaos.clients import Answers, Clients
+from benchmarks.failover.clients import Answers, Clients
 from tests.chaos.fleet import Fleet, Row
 from tests.chaos.form import Form
 from tests.chaos.killer import Killer

@@ -1,12 +1,12 @@
-"""What the clients of the chaos suite ask for: seeded, so that every run asks for the same."""
+"""What clients ask for while things fail: seeded, so that every run asks for the same."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
 
+from benchmarks.serving.arguments import NANO
 from kimi_k2.config import ModelConfig
-from tests.support.checkpoints import NANO_K2
 from wire.generated import orrery_pb2 as pb
 
 SEED = 20
@@ -58,7 +58,7 @@ class Wish:
 def wishes(number: int = CLIENTS) -> tuple[Wish, ...]:
     """Every second one is greedy; nano-K2's tokens."""
     draw = random.Random(SEED)
-    highest = int(ModelConfig.from_dir(NANO_K2).vocab_size * _ORDINARY)
+    highest = int(ModelConfig.from_dir(NANO).vocab_size * _ORDINARY)
     return tuple(
         Wish(
             prompt=tuple(

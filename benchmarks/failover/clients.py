@@ -9,16 +9,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 
 import httpx
 
-from tests.chaos.fleet import Fleet
-from tests.chaos.gaps import Gap, gaps_of
-from tests.chaos.gateways import Gateway
-from tests.chaos.ways import GrpcWay, HttpWay, Piece, Way
-from tests.chaos.wishes import SEED, Wish, wishes
-from tests.support.deadline import run_async
+from benchmarks.failover.gaps import Gap, gaps_of
+from benchmarks.failover.ways import Piece, Way
+from benchmarks.failover.wishes import CLIENTS, SEED, Wish
 from wire.errors import OrreryError
 
 TOKENS = 128
@@ -67,7 +63,7 @@ class Clients:
             assert not wrong, wrong
             return {t.wish: tuple(t.pieces) for t in told}
 
-        return run_async(ask(), _LAST_ANSWERS_S)
+        return asyncio.run(ask())
 
     @contextlib.contextmanager
     def streaming(self) -> Iterator[Clients]:
@@ -124,7 +120,7 @@ class Clients:
 
     async def _all(self) -> None:
         async with _open(self._make) as way:
-            await asyncio.gather(*(self._client(way, n) for n in range(len(self._wishes))))
+            await asyncio.gather(*(self._client(way, n) for n in range(CLIENTS)))
 
     async def _client(self, way: Way, number: int) -> None:
         draw = random.Random(f"{SEED}-{number}")
@@ -141,24 +137,6 @@ class Clients:
                 # A router that is gone refuses at once; nobody wants a thousand refusals.
                 await asyncio.sleep(0.2)
             count += 1
-
-
-def clients_of(fleet: Fleet) -> Clients:
-    """Sixteen of the first router, by gRPC."""
-    return Clients(partial(GrpcWay, fleet.routers()[0]["address"]), wishes())
-
-
-def by_http(gateways: Sequence[Gateway], fleet: Fleet, attempts: int = 1) -> Clients:
-    """Sixteen of gateways; what broke off is asked again of the next one, so often in all."""
-
-    def make() -> HttpWay:
-        return HttpWay(
-            url=lambda attempt: gateways[attempt % len(gateways)].url,
-            model=fleet.blueprint.model_name,
-            attempts=attempts,
-        )
-
-    return Clients(make, wishes())
 
 
 @contextlib.asynccontextmanager

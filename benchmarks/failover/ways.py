@@ -9,7 +9,7 @@ from typing import Protocol
 
 import httpx
 
-from tests.chaos.wishes import Wish
+from benchmarks.failover.wishes import Wish
 from wire.clients.generate import GenerateStream
 from wire.clients.router import RouterClient
 from wire.errors import OrreryError, error_for
