@@ -27,9 +27,11 @@ from cluster.journal import JournalError, keep, next_term, recall
 from cluster.members.actor import RayActors
 from cluster.members.setup import reachable
 from cluster.probe import GrpcLink
+from cluster.request_events import HttpPages, RequestEvents
 from cluster.requests import PATHS, parse_ask, token_of
 from cluster.saved import resume, save
 from cluster.settings import autoscaler_of, pace_of, rules_of
+from cluster.signals import Note
 from cluster.views import Process, placement_view, status_view, targets_view
 from monitoring.metrics import ControllerMetrics
 from monitoring.server import Commands, ListenError, MetricsServer, RefusedError
@@ -71,12 +73,13 @@ class ControllerHost:
         self._chronicle = Chronicle(
             journal.with_name("events.jsonl"), fleet.placement.epoch.term, time.time
         )
+        self._gauges = Gauges(ControllerMetrics(registry))
         self._controller = Controller(
             fleet=fleet,
             rules=rules_of(blueprint),
             actors=self._actors,
             link=GrpcLink(),
-            gauges=Gauges(ControllerMetrics(registry)),
+            gauges=self._gauges,
             pace=pace_of(config),
             chronicle=self._chronicle,
             autoscaler=autoscaler_of(config),
@@ -96,10 +99,15 @@ class ControllerHost:
                 paths={path: partial(self._post, path) for path in PATHS},
             ),
         )
+        self._request_events = RequestEvents(
+            HttpPages(), self._noting, self._add_event, self._chronicle.entries()
+        )
         self._loop = asyncio.new_event_loop()
         self._admin.start()
         self._work = asyncio.run_coroutine_threadsafe(self._controller.run(), self._loop)
         self._work.add_done_callback(_end_process_on_failure)
+        self._collecting = asyncio.run_coroutine_threadsafe(self._request_events.run(), self._loop)
+        self._collecting.add_done_callback(_say_failure)
         threading.Thread(target=self._loop.run_forever, name="controller", daemon=True).start()
 
     def _fleet(self, blueprint: Blueprint, journal: Path) -> Fleet:
@@ -180,8 +188,21 @@ class ControllerHost:
 
     async def _stop(self) -> None:
         self._work.cancel()
+        self._collecting.cancel()
         await self._controller.stop_members()
         await self._actors.close()
+
+    def _noting(self) -> dict[str, str]:
+        """Who keeps notes of requests: name to address of /metrics."""
+        routers = self._controller.fleet.of(Role.ROUTER)
+        found = {member.member_id: member.metrics_address for member in routers}
+        for gateway in self._gateways.living(time.monotonic()):
+            found[gateway.process_id] = gateway.metrics_address
+        return {name: address for name, address in found.items() if address}
+
+    def _add_event(self, note: Note) -> None:
+        self._gauges.count(note)
+        self._chronicle.add(note)
 
     def _everyone_else(self) -> tuple[Process, ...]:
         address = reachable(self._admin.address, self._host)
@@ -219,3 +240,9 @@ def _end_process_on_failure(work: Any) -> None:
     if not work.cancelled() and (error := work.exception()) is not None:
         _log.critical("the controller's loop broke", exc_info=error)
         os._exit(1)
+
+
+def _say_failure(work: Any) -> None:
+    """The fleet is controlled all the same, though its events lack the requests."""
+    if not work.cancelled() and (error := work.exception()) is not None:
+        _log.critical("events of requests are not collected any more", exc_info=error)

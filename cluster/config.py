@@ -85,11 +85,12 @@ class HttpSection:
 @dataclass(frozen=True, kw_only=True)
 class GatewaySection:
     """replicas: HTTP processes behind the one port. router_wait_s: how long a request waits for a
-    router that is ready, at its start and when it has lost one. nodes, metrics_port: as in
-    `router`."""
+    router that is ready, at its start and when it has lost one. drain_s: how long a replica that
+    ends finishes the answers that it has begun. nodes, metrics_port: as in `router`."""
 
     replicas: int = _number(1, least=1, most=64)
-    router_wait_s: float = _number(10.0, least=0.1, most=3600)
+    router_wait_s: float = _number(60.0, least=0.1, most=3600)
+    drain_s: float = _number(30.0, least=0.1, most=_DAY_S)
     nodes: str = _nodes()
     metrics_port: int = _port()
 

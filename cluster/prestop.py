@@ -22,7 +22,7 @@ from wire.errors import OrreryError
 
 _POLL_S = 0.5
 _ANSWER_S = 5.0
-_STREAMS = "orrery_gateway_open_streams"
+_OPEN = "orrery_gateway_open_requests"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,7 +47,7 @@ async def _give_up(options: argparse.Namespace, end: float) -> None:
         if options.router:
             tasks.append(_drain(RouterClient(options.router), left))
         if options.gateway:
-            tasks.append(_idle(lambda: open_streams(http, options.gateway)))
+            tasks.append(_idle(lambda: open_answers(http, options.gateway)))
         if options.controller:
             tasks.append(_idle(lambda: open_requests(http, options.controller)))
         await asyncio.gather(*tasks)
@@ -74,8 +74,8 @@ async def _idle(count: Callable[[], Awaitable[int]]) -> None:
         await asyncio.sleep(_POLL_S)
 
 
-async def open_streams(http: httpx.AsyncClient, gateway: str) -> int:
-    """Event streams that clients hold open at a gateway, by its /metrics.
+async def open_answers(http: httpx.AsyncClient, gateway: str) -> int:
+    """Requests that a gateway is answering, by its /metrics.
 
     Raises:
         httpx.HTTPError: it does not answer.
@@ -86,7 +86,7 @@ async def open_streams(http: httpx.AsyncClient, gateway: str) -> int:
             sample.value
             for family in text_string_to_metric_families(answer.text)
             for sample in family.samples
-            if sample.name == _STREAMS
+            if sample.name == _OPEN
         )
     )
 
@@ -117,7 +117,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--expert", metavar="HOST:PORT", help="gRPC of an expert worker to drain")
     made.add_argument("--router", metavar="HOST:PORT", help="gRPC of a router to drain")
     made.add_argument(
-        "--gateway", metavar="HOST:PORT", help="/metrics of a gateway whose streams are to end"
+        "--gateway", metavar="HOST:PORT", help="/metrics of a gateway whose answers are to end"
     )
     made.add_argument(
         "--controller", metavar="HOST:PORT", help="pages of a controller whose routers are to end"

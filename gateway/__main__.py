@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import uvicorn
+from starlette.applications import Starlette
 
 from gateway.config import GatewayConfig
 from gateway.http import create_asgi
@@ -20,10 +21,11 @@ from kimi_k2.errors import ModelError
 from monitoring.server import ListenError
 
 _GRACE_S = 30
+_GOODBYE_S = 2
 
 
 def main() -> int:
-    """Serves until SIGTERM or SIGINT, then lets what runs finish; the exit status."""
+    """Serves until SIGTERM or SIGINT, then finishes what it has; the exit status."""
     arguments = _parser().parse_args()
     config = GatewayConfig(
         model=arguments.model,
@@ -39,8 +41,9 @@ def main() -> int:
                     log_level="warning",
                     ws="none",
                     lifespan="on",
-                    timeout_graceful_shutdown=_GRACE_S,
-                )
+                    timeout_graceful_shutdown=_GOODBYE_S,
+                ),
+                app,
             )
             asyncio.run(server.serve(sockets=[listener]))
     except (ModelError, ListenError) as error:
@@ -50,7 +53,13 @@ def main() -> int:
 
 
 class _Server(uvicorn.Server):
-    """Says when it is ready, and ends with status 0 on a signal."""
+    """Says when it is ready; on a signal finishes what it has and refuses the rest, then ends with
+    status 0. A second signal ends it at once."""
+
+    def __init__(self, config: uvicorn.Config, app: Starlette) -> None:
+        super().__init__(config)
+        self._app = app
+        self._draining: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -64,6 +73,13 @@ class _Server(uvicorn.Server):
             loop.add_signal_handler(number, self._end)
 
     def _end(self) -> None:
+        if self._draining is None:
+            self._draining = asyncio.get_running_loop().create_task(self._drain())
+        else:
+            self.should_exit = self.force_exit = True
+
+    async def _drain(self) -> None:
+        await self._app.state.admission.drain(_GRACE_S)
         self.should_exit = True
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gateway.generation import Generator
-from gateway.merge import merge
+from gateway.merge import merge, merge_in_turns
 from wire.generated import orrery_pb2 as pb
 
 Chunk = dict[str, Any]
@@ -19,9 +19,11 @@ _FINISH = {pb.FINISH_REASON_STOP: "stop", pb.FINISH_REASON_LENGTH: "length"}
 class Job:
     """What one choice asks of the engine.
 
+    name: of the choice, in what operators see.
     sample: which of the prompt's `n` choices it is.
     """
 
+    name: str
     prompt: list[int]
     sampling: pb.SamplingParams
     sample: int = 0
@@ -30,7 +32,9 @@ class Job:
 class Usage:
     """Tokens of a whole answer; a prompt counts once, however many choices it has."""
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
+    def __init__(self, jobs: Sequence[Job], *, tell_cached: bool) -> None:
+        """`tell_cached`: how much of the prompt was cached, which a retry would find otherwise."""
+        self._tell_cached = tell_cached
         self._first_samples = {i for i, job in enumerate(jobs) if job.sample == 0}
         self._prompt = sum(len(jobs[i].prompt) for i in self._first_samples)
         self._cached: dict[int, int] = {}
@@ -47,13 +51,15 @@ class Usage:
 
     def body(self) -> dict[str, Any]:
         """OpenAI's usage object."""
-        return {
+        body: dict[str, Any] = {
             "prompt_tokens": self._prompt,
             "completion_tokens": self._completion,
             "total_tokens": self._prompt + self._completion,
-            "prompt_tokens_details": {"cached_tokens": sum(self._cached.values())},
             "completion_tokens_details": {"reasoning_tokens": self.reasoning},
         }
+        if self._tell_cached:
+            body["prompt_tokens_details"] = {"cached_tokens": sum(self._cached.values())}
+        return body
 
 
 class Answer(Protocol):
@@ -79,10 +85,11 @@ class Answer(Protocol):
 
 
 def run_jobs(
-    generator: Generator, jobs: Sequence[Job]
+    generator: Generator, jobs: Sequence[Job], *, in_turns: bool
 ) -> AsyncGenerator[tuple[int, pb.RequestOutput]]:
-    """(choice, output) of all jobs, as they come."""
-    return merge([generator.run(job.prompt, job.sampling) for job in jobs])
+    """(choice, output) of all jobs, as they come, or in an order that no timing changes."""
+    runs = [generator.run(job.name, job.prompt, job.sampling) for job in jobs]
+    return merge_in_turns(runs) if in_turns else merge(runs)
 
 
 def finish_reason(output: pb.RequestOutput) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,11 +17,14 @@ from gateway.chat_request import Delivery
 from gateway.config import GatewayConfig
 from gateway.disconnect import until_disconnect
 from gateway.generation import Generator
+from gateway.idempotency_key import SeenKeys, read_key
+from gateway.identity import Identity
 from gateway.responses import EventStream, events, json_response
 from gateway.routers import RouterPool
 from gateway.sampling import Sampling
 from gateway.served_model import ServedModel
 from monitoring.metrics import GatewayMetrics
+from monitoring.request_notes import RequestNotes
 from wire.errors import ContextLengthExceededError
 from wire.generated import orrery_pb2 as pb
 
@@ -39,11 +42,14 @@ class Api:
     model: ServedModel
     pool: RouterPool
     metrics: GatewayMetrics
+    seen: SeenKeys
+    notes: RequestNotes
 
     @property
     def generator(self) -> Generator:
         return Generator(
             pool=self.pool,
+            notes=self.notes,
             router_wait_s=self.config.router_wait_s,
             timeout_s=self.config.request_timeout_s,
             exact=self.config.exact,
@@ -70,6 +76,18 @@ class Api:
         self.model.check_name(body.get("model"))
         return body
 
+    async def identity(self, request: Request, body: Mapping[str, Any]) -> Identity:
+        """Of the answer to this request: by its `Idempotency-Key`, else drawn.
+
+        Raises:
+            TransportError: the key is malformed.
+        """
+        key = read_key(request.headers)
+        if key is None:
+            return Identity.drawn()
+        path = request.url.path
+        return await self.compute(request, lambda: Identity.derived(key, path, body))
+
     async def compute(self, request: Request, work: Callable[[], Result]) -> Result:
         """Runs `work` on the request's text: in a thread when that is long."""
         length = request.headers.get("content-length", "")
@@ -88,37 +106,44 @@ class Api:
         return self.pool.max_model_len or 0
 
     def jobs(
-        self, prompts: Sequence[list[int]], sampling: Sampling, n: int, context: int
+        self, name: str, prompts: Sequence[list[int]], sampling: Sampling, n: int, context: int
     ) -> list[Job]:
-        """`n` jobs a prompt, in the order of the choices.
+        """`n` jobs a prompt, in the order of the choices; `name` is that of the answer.
 
         Raises:
             ContextLengthExceededError: a prompt, with what it asks for, is too long.
         """
-        jobs = []
+        jobs: list[Job] = []
         for prompt in prompts:
             max_tokens = _max_tokens(len(prompt), sampling.max_tokens, context)
             for sample in range(n):
                 params = sampling.for_choice(sample, max_tokens)
-                jobs.append(Job(prompt=prompt, sampling=params, sample=sample))
+                choice = f"{name}/{len(jobs)}" if jobs else name
+                jobs.append(Job(name=choice, prompt=prompt, sampling=params, sample=sample))
         return jobs
 
     async def respond(
-        self, request: Request, jobs: Sequence[Job], answer: Answer, delivery: Delivery
+        self,
+        request: Request,
+        identity: Identity,
+        jobs: Sequence[Job],
+        answer: Answer,
+        delivery: Delivery,
     ) -> Response:
         """Runs the jobs; the first error before any byte is raised, so that it has a status.
 
         Raises:
-            OrreryError: the engine refuses or fails.
+            OrreryError: the engine refuses or fails, or the request's key stood for another one.
             ClientGoneError: nobody waits any more; the generation has been aborted.
         """
-        outputs = run_jobs(self.generator, jobs)
+        self.seen.take(request.headers, identity.name)
+        outputs = run_jobs(self.generator, jobs, in_turns=identity.repeatable)
         if not delivery.stream:
             await until_disconnect(request.receive, _collect(answer, outputs))
             return json_response(answer.body())
         stream = events(answer, outputs, include_usage=delivery.include_usage)
         first = await until_disconnect(request.receive, _first(stream))
-        return EventStream(first, stream, self.metrics.open_streams)
+        return EventStream(first, stream, self.metrics.open_streams, self.config.client_stall_s)
 
 
 async def _collect(

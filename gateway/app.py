@@ -25,7 +25,6 @@ from wire.errors import UnavailableError
 CONTROLLER = "orrery-controller"
 NAMESPACE = "orrery"
 _ASK_S = 5.0
-_GRACE_S = 5.0
 _MOST_REQUESTS = 4096
 
 
@@ -92,6 +91,7 @@ def build_app(
     routers: Sequence[str] = (),
     labels: Mapping[str, str] | None = None,
     one_a_node: bool = False,
+    drain_s: float = 30.0,
 ) -> serve.Application:
     """The Serve application, for `serve.run`.
 
@@ -100,13 +100,14 @@ def build_app(
         routers: fixed addresses; empty: those that the controller names.
         labels: of the Ray nodes that replicas may run on.
         one_a_node: never two replicas on a node, as when they listen on a fixed port.
+        drain_s: how long a replica that is to end finishes what it has begun.
     """
     deployment: Any = serve.deployment(
         serve.ingress()(Gateway),
         name="gateway",
         num_replicas=replicas,
         max_ongoing_requests=_MOST_REQUESTS,
-        graceful_shutdown_timeout_s=_GRACE_S,
+        graceful_shutdown_timeout_s=drain_s,
         ray_actor_options={"num_cpus": 0, **({"label_selector": dict(labels)} if labels else {})},
         # A line for each request would fill the log; the metrics count them.
         logging_config={"enable_access_log": False},

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.answer import Chunk, Job, Usage, finish_reason
+from gateway.identity import Identity
 from gateway.logprobs import chat_logprobs
 from gateway.reply_parser import Delta, ReplyParser, ToolCallDelta
 from kimi_k2.tokenizer import Tokenizer
@@ -33,22 +32,25 @@ class ChatAnswer:
         jobs: Sequence[Job],
         parsers: Sequence[ReplyParser],
         *,
+        name: str,
+        identity: Identity,
         model: str,
         fingerprint: str,
         tokenizer: Tokenizer,
         logprobs: bool,
     ) -> None:
         """Args:
+        name: the answer's id.
         parsers: one a job.
         fingerprint: `system_fingerprint`; alike fingerprints and seeds give alike answers.
         """
-        self.usage = Usage(jobs)
+        self.usage = Usage(jobs, tell_cached=not identity.repeatable)
         self._choices = [_Choice(parser=parser) for parser in parsers]
         self._tokenizer = tokenizer
         self._logprobs = logprobs
         self._head = {
-            "id": f"chatcmpl-{uuid.uuid4().hex}",
-            "created": int(time.time()),
+            "id": name,
+            "created": identity.created,
             "model": model,
             "system_fingerprint": fingerprint,
         }

@@ -62,7 +62,12 @@ class ChatRequest:
 
 
 def read_chat_request(
-    body: Mapping[str, Any], defaults: SamplingDefaults, *, vocab_size: int, max_choices: int
+    body: Mapping[str, Any],
+    defaults: SamplingDefaults,
+    *,
+    vocab_size: int,
+    max_choices: int,
+    seed: int,
 ) -> ChatRequest:
     """Raises:
     FieldError: a field is wrong, unknown, or asks for what is not served.
@@ -79,7 +84,7 @@ def read_chat_request(
         raise FieldError("top_logprobs", "top_logprobs needs logprobs to be true")
     top = read_top_logprobs(fields, "top_logprobs")
     sampling = read_sampling(
-        fields, defaults, vocab_size=vocab_size, logprobs=top if logprobs else None
+        fields, defaults, vocab_size=vocab_size, logprobs=top if logprobs else None, seed=seed
     )
     delivery = read_delivery(fields, max_choices)
     _refuse_unsupported(fields)

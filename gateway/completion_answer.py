@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.answer import Chunk, Job, Usage, finish_reason
+from gateway.identity import Identity
 from gateway.logprobs import CompletionLogprobs
 from gateway.stop_text import StopText
 from kimi_k2.detokenizer import IncrementalDetokenizer
@@ -34,16 +33,19 @@ class CompletionAnswer:
         jobs: Sequence[Job],
         echoes: Sequence[str],
         *,
+        name: str,
+        identity: Identity,
         model: str,
         fingerprint: str,
         tokenizer: Tokenizer,
         logprobs: bool,
     ) -> None:
         """Args:
+        name: the answer's id.
         echoes: what each text begins with, one a job.
         fingerprint: `system_fingerprint`; alike fingerprints and seeds give alike answers.
         """
-        self.usage = Usage(jobs)
+        self.usage = Usage(jobs, tell_cached=not identity.repeatable)
         self._logprobs = logprobs
         self._choices = [
             _Choice(
@@ -55,9 +57,9 @@ class CompletionAnswer:
             for job, echo in zip(jobs, echoes, strict=True)
         ]
         self._head = {
-            "id": f"cmpl-{uuid.uuid4().hex}",
+            "id": name,
             "object": "text_completion",
-            "created": int(time.time()),
+            "created": identity.created,
             "model": model,
             "system_fingerprint": fingerprint,
         }

@@ -31,7 +31,12 @@ class CompletionRequest:
 
 
 def read_completion_request(
-    body: Mapping[str, Any], defaults: SamplingDefaults, *, vocab_size: int, max_choices: int
+    body: Mapping[str, Any],
+    defaults: SamplingDefaults,
+    *,
+    vocab_size: int,
+    max_choices: int,
+    seed: int,
 ) -> CompletionRequest:
     """Raises:
     FieldError: a field is wrong, unknown, or asks for what is not served.
@@ -42,7 +47,7 @@ def read_completion_request(
     logprobs = fields.given("logprobs")
     top = read_top_logprobs(fields, "logprobs")
     sampling = read_sampling(
-        fields, defaults, vocab_size=vocab_size, logprobs=top if logprobs else None
+        fields, defaults, vocab_size=vocab_size, logprobs=top if logprobs else None, seed=seed
     )
     delivery = read_delivery(fields, max_choices)
     if delivery.n * len(prompts) > max_choices:

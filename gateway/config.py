@@ -21,6 +21,7 @@ class GatewayConfig:
     router_wait_s: how long a request waits for a healthy router, and how long a generation that
         lost its router looks for another.
     router_poll_s: pause between two looks at the routers.
+    client_stall_s: a client that takes nothing of a stream for so long is taken for gone.
     exact: a generation that lost its router continues only on one with the same numerics.
     metrics_listen: host:port of `/metrics`; port 0 takes a free one; empty: not served.
     """
@@ -32,8 +33,9 @@ class GatewayConfig:
     max_json_values: int = 500_000
     max_choices: int = 128
     request_timeout_s: float = 0.0
-    router_wait_s: float = 10.0
+    router_wait_s: float = 60.0
     router_poll_s: float = 0.5
+    client_stall_s: float = 120.0
     exact: bool = True
     metrics_listen: str = ""
 

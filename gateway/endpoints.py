@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.admission import Admission
 from gateway.api import Api
 from gateway.chat_answer import ChatAnswer
 from gateway.chat_request import ChatRequest, read_chat_request
@@ -20,15 +21,18 @@ from kimi_k2.tokenizer import Tokenizer
 class Endpoints:
     """One method a path; each raises typed errors, which `gateway.http` answers."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, admission: Admission) -> None:
         self._api = api
+        self._admission = admission
 
     async def chat_completions(self, request: Request) -> Response:
         api = self._api
         model = api.model
         body = await api.body(request)
-        asked, prompt = await api.compute(request, lambda: self._chat_prompt(body))
-        jobs = api.jobs([prompt], asked.sampling, asked.delivery.n, await api.context())
+        identity = await api.identity(request, body)
+        asked, prompt = await api.compute(request, lambda: self._chat_prompt(body, identity.seed))
+        name, n = f"chatcmpl-{identity.name}", asked.delivery.n
+        jobs = api.jobs(name, [prompt], asked.sampling, n, await api.context())
         calls = sum(len(message.get("tool_calls", ())) for message in asked.messages)
         parsers = [
             ReplyParser(
@@ -42,30 +46,37 @@ class Endpoints:
         answer = ChatAnswer(
             jobs,
             parsers,
+            name=name,
+            identity=identity,
             model=model.name,
             fingerprint=api.fingerprint,
             tokenizer=model.tokenizer,
             logprobs=asked.logprobs,
         )
-        return await api.respond(request, jobs, answer, asked.delivery)
+        return await api.respond(request, identity, jobs, answer, asked.delivery)
 
     async def completions(self, request: Request) -> Response:
         api = self._api
         model = api.model
         body = await api.body(request)
-        asked, prompts = await api.compute(request, lambda: self._completion_prompts(body))
-        n = asked.delivery.n
-        jobs = api.jobs(prompts, asked.sampling, n, await api.context())
+        identity = await api.identity(request, body)
+        asked, prompts = await api.compute(
+            request, lambda: self._completion_prompts(body, identity.seed)
+        )
+        name, n = f"cmpl-{identity.name}", asked.delivery.n
+        jobs = api.jobs(name, prompts, asked.sampling, n, await api.context())
         echoes = [self._echo(prompt) if asked.echo else "" for prompt in asked.prompts]
         answer = CompletionAnswer(
             jobs,
             [echo for echo in echoes for _ in range(n)],
+            name=name,
+            identity=identity,
             model=model.name,
             fingerprint=api.fingerprint,
             tokenizer=model.tokenizer,
             logprobs=asked.logprobs,
         )
-        return await api.respond(request, jobs, answer, asked.delivery)
+        return await api.respond(request, identity, jobs, answer, asked.delivery)
 
     async def models(self, request: Request) -> Response:
         card = self._api.model.body(self._api.pool.max_model_len)
@@ -76,7 +87,8 @@ class Endpoints:
         return json_response(self._api.model.body(self._api.pool.max_model_len))
 
     async def health(self, request: Request) -> Response:
-        """200 while some router is ready, so that load balancers can ask."""
+        """200 while some router is ready and new requests are taken, so that load balancers can
+        ask."""
         routers = [
             {
                 "address": router.address,
@@ -86,16 +98,20 @@ class Endpoints:
             for router in self._api.pool.routers
         ]
         healthy = any(router.healthy for router in self._api.pool.routers)
-        body = {"status": "ok" if healthy else "no router is ready", "routers": routers}
-        return json_response(body, 200 if healthy else 503)
+        status = "ok" if healthy else "no router is ready"
+        if self._admission.draining:
+            status = "draining"
+        body = {"status": status, "routers": routers}
+        return json_response(body, 200 if status == "ok" else 503)
 
-    def _chat_prompt(self, body: Mapping[str, object]) -> tuple[ChatRequest, list[int]]:
+    def _chat_prompt(self, body: Mapping[str, object], seed: int) -> tuple[ChatRequest, list[int]]:
         model = self._api.model
         asked = read_chat_request(
             body,
             model.defaults,
             vocab_size=model.tokenizer.vocab_size,
             max_choices=self._api.config.max_choices,
+            seed=seed,
         )
         prompt = model.template.encode(
             asked.messages, asked.tools, asked.thinking, variables=asked.variables
@@ -103,7 +119,7 @@ class Endpoints:
         return asked, prompt
 
     def _completion_prompts(
-        self, body: Mapping[str, object]
+        self, body: Mapping[str, object], seed: int
     ) -> tuple[CompletionRequest, list[list[int]]]:
         model = self._api.model
         asked = read_completion_request(
@@ -111,6 +127,7 @@ class Endpoints:
             model.defaults,
             vocab_size=model.tokenizer.vocab_size,
             max_choices=self._api.config.max_choices,
+            seed=seed,
         )
         prompts = [
             model.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)

@@ -64,19 +64,21 @@ class ModelNotFoundError(NotFoundError):
 
 
 class TransportError(OrreryError):
-    """The HTTP request itself is wrong: method, path, content type or size."""
+    """The HTTP request itself is wrong: method, path, headers or size."""
 
     code = ErrorCode.INVALID_REQUEST
 
-    def __init__(self, status: HTTPStatus, message: str) -> None:
+    def __init__(self, status: HTTPStatus, message: str, *, code: str | None = None) -> None:
+        """`code`: of the API's error; None: the status's name."""
         super().__init__(message)
         self.status = status
+        self.api_code = code or status.name.lower()
 
 
 def http_error(error: OrreryError | ModelError) -> HttpError:
     """Where the error stands in HTTP."""
     if isinstance(error, TransportError):
-        return HttpError(error.status, _INVALID, error.status.name.lower())
+        return HttpError(error.status, _INVALID, error.api_code)
     if isinstance(error, ModelNotFoundError):
         return HttpError(404, _INVALID, "model_not_found")
     if isinstance(error, FieldError):

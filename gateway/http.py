@@ -17,17 +17,21 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.admission import Admission, Admitted
 from gateway.api import Api
 from gateway.config import GatewayConfig
 from gateway.disconnect import ClientGoneError
 from gateway.endpoints import Endpoints
 from gateway.errors import TransportError
 from gateway.grpc_link import GrpcLink
+from gateway.idempotency_key import SeenKeys
 from gateway.responses import CLIENT_CLOSED, error_response
 from gateway.routers import RouterDirectory, RouterLink, RouterPool
 from gateway.served_model import ServedModel
 from kimi_k2.errors import ModelError
+from monitoring import request_notes
 from monitoring.metrics import GatewayMetrics
+from monitoring.request_notes import RequestNotes
 from monitoring.server import MetricsServer
 from wire.errors import InternalError, OrreryError
 
@@ -56,13 +60,19 @@ def create_asgi(
     metrics = GatewayMetrics(registry)
     model = ServedModel.load(config)
     pool = RouterPool(directory, connect, poll_s=config.router_poll_s)
-    endpoints = Endpoints(Api(config=config, model=model, pool=pool, metrics=metrics))
+    notes = RequestNotes(metrics.request_notes)
+    api = Api(config=config, model=model, pool=pool, metrics=metrics, seen=SeenKeys(), notes=notes)
+    admission = Admission(metrics.open_requests)
+    endpoints = Endpoints(api, admission)
+    pages = {request_notes.PATH: notes.page}
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        server = MetricsServer(registry, config.metrics_listen) if config.metrics_listen else None
+        listen = config.metrics_listen
+        server = MetricsServer(registry, listen, pages) if listen else None
         with server or contextlib.nullcontext():
             app.state.metrics_address = server.address if server else ""
+            app.state.admission = admission
             await pool.start()
             try:
                 yield
@@ -77,7 +87,10 @@ def create_asgi(
             Route("/v1/models/{model:path}", endpoints.model),
             Route("/health", endpoints.health),
         ],
-        middleware=[Middleware(Measured, metrics=metrics)],
+        middleware=[
+            Middleware(Measured, metrics=metrics),
+            Middleware(Admitted, admission=admission),
+        ],
         exception_handlers={
             OrreryError: _on_error,
             ModelError: _on_error,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from typing import TypeVar
 
@@ -41,3 +42,27 @@ async def merge(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def merge_in_turns(
+    sources: Sequence[AsyncGenerator[Item, None]],
+) -> AsyncGenerator[tuple[int, Item], None]:
+    """As `merge`, but each source that goes on has its turn, whichever is first with its item: the
+    order is that of the items alone, never that of their times."""
+    arrived: list[deque[Item | None]] = [deque() for _ in sources]
+    turns = deque(range(len(sources)))
+    async with contextlib.aclosing(merge([_with_end(source) for source in sources])) as merged:
+        async for place, item in merged:
+            arrived[place].append(item)
+            while turns and arrived[turns[0]]:
+                due = turns.popleft()
+                if (next_item := arrived[due].popleft()) is not None:
+                    turns.append(due)
+                    yield due, next_item
+
+
+async def _with_end(source: AsyncGenerator[Item, None]) -> AsyncGenerator[Item | None, None]:
+    async with contextlib.aclosing(source):
+        async for item in source:
+            yield item
+    yield None

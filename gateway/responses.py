@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, Mapping
@@ -9,7 +10,7 @@ from typing import Any
 
 from prometheus_client import Gauge
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from gateway.answer import Answer
 from gateway.disconnect import ClientGoneError, until_disconnect
@@ -77,9 +78,12 @@ def event(body: object) -> bytes:
 
 
 class EventStream(Response):
-    """Sends events as they come; ends the generation when the client goes away."""
+    """Sends events as they come, as fast as the client takes them; ends the generation when the
+    client goes away, or takes nothing for `stall_s` seconds."""
 
-    def __init__(self, first: bytes, rest: AsyncGenerator[bytes], open_streams: Gauge) -> None:
+    def __init__(
+        self, first: bytes, rest: AsyncGenerator[bytes], open_streams: Gauge, stall_s: float
+    ) -> None:
         super().__init__(
             media_type="text/event-stream",
             headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
@@ -88,11 +92,22 @@ class EventStream(Response):
         self._first = first
         self._rest = rest
         self._open_streams = open_streams
+        self._stall_s = stall_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._open_streams.track_inprogress(), contextlib.suppress(ClientGoneError, OSError):
             async with contextlib.aclosing(self._rest):
-                await until_disconnect(receive, self._send(send))
+                await until_disconnect(receive, self._send(self._patiently(send)))
+
+    def _patiently(self, send: Send) -> Send:
+        async def bounded(message: Message) -> None:
+            try:
+                async with asyncio.timeout(self._stall_s):
+                    await send(message)
+            except TimeoutError:
+                raise ClientGoneError from None
+
+        return bounded
 
     async def _send(self, send: Send) -> None:
         await send(

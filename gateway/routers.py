@@ -60,6 +60,7 @@ class Router:
     outstanding: generations of this gateway that run there.
     retired: no longer in the directory; closed once nothing runs there.
     description: what it last said of itself; None while it cannot be reached.
+    losses: how often it has been reported lost.
     """
 
     address: str
@@ -67,6 +68,7 @@ class Router:
     outstanding: int = 0
     retired: bool = False
     description: pb.RouterDescription | None = field(default=None)
+    losses: int = 0
 
     @property
     def healthy(self) -> bool:
@@ -151,6 +153,7 @@ class RouterPool:
     def report_lost(self, router: Router) -> None:
         """Takes the router out until it answers again."""
         router.description = None
+        router.losses += 1
         self._wake.set()
 
     async def _watch(self) -> None:
@@ -192,14 +195,15 @@ class RouterPool:
             raise failed[0]
 
     async def _look_at(self, router: Router) -> None:
-        description = None
+        description, losses = None, router.losses
         try:
             async with asyncio.timeout(_DESCRIBE_S):
                 description = await router.link.describe()
         except (OrreryError, TimeoutError):
             pass  # It stays out until it answers.
         finally:
-            router.description = description
+            # What it said before it was lost says nothing of now.
+            router.description = description if losses == router.losses else None
             self._changed.set()
 
     def _note(self, what: str, error: BaseException | None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -38,7 +37,7 @@ class Sampling:
     """A request's options, the same for all its choices.
 
     params: without seed and max_tokens, which `for_choice` fills in.
-    seed: of the first choice; drawn when the request has none.
+    seed: of the first choice.
     max_tokens: None: the rest of the context.
     """
 
@@ -64,12 +63,13 @@ def derived_seed(seed: int, index: int) -> int:
 
 
 def read_sampling(
-    fields: Fields, defaults: SamplingDefaults, *, vocab_size: int, logprobs: int | None
+    fields: Fields, defaults: SamplingDefaults, *, vocab_size: int, logprobs: int | None, seed: int
 ) -> Sampling:
     """Takes the sampling options out of a request body.
 
     Args:
         logprobs: top alternatives wanted with each token; None: no logprobs.
+        seed: where the request has none.
 
     Raises:
         FieldError: a value of the wrong type or out of range.
@@ -95,7 +95,6 @@ def read_sampling(
         logprobs=logprobs,
         logit_bias=_logit_bias(fields, vocab_size),
     )
-    seed = secrets.randbits(63)
     if fields.given("seed"):
         # OpenAI's seeds are signed; the same bits, unsigned, are ours.
         seed = fields.integer("seed", 0, low=-(2**63), high=_SEEDS - 1) % _SEEDS

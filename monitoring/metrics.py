@@ -159,6 +159,11 @@ class RouterMetrics:
             "Mean load over maximum load of a layer's experts; 1 is perfect.",
             "layer",
         )
+        self.request_notes = declare.counter(
+            "orrery_router_request_notes",
+            "Requests that losses parked, resumed or failed here, by kind as in `orrery events`.",
+            "kind",
+        )
         self.epoch = declare.epoch("orrery_router_epoch")
 
 
@@ -213,8 +218,16 @@ class GatewayMetrics:
             "path",
             "code",
         )
+        self.open_requests = declare.gauge(
+            "orrery_gateway_open_requests", "Requests for answers that are being answered."
+        )
         self.open_streams = declare.gauge(
             "orrery_gateway_open_streams", "Event streams open to clients."
+        )
+        self.request_notes = declare.counter(
+            "orrery_gateway_request_notes",
+            "Generations that losses of routers moved or failed, by kind as in `orrery events`.",
+            "kind",
         )
         self.request_seconds = declare.histogram(
             "orrery_gateway_request_seconds",

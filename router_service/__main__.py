@@ -61,6 +61,7 @@ def _config(arguments: argparse.Namespace) -> RouterConfig:
         attention_budget=arguments.attention_budget,
         max_model_len=arguments.max_model_len,
         prefix_cache=not arguments.no_prefix_cache,
+        park_timeout_s=arguments.park_timeout,
     )
 
 
@@ -98,6 +99,13 @@ def _parser() -> argparse.ArgumentParser:
         help="most prompt tokens times tokens before them in a micro-batch",
     )
     add("--max-model-len", type=int, help="prompt and output together; default: the model's")
+    add(
+        "--park-timeout",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="that a request waits for an expert without a live copy",
+    )
     add("--no-prefix-cache", action="store_true", help="compute every prompt anew")
     return parser
 

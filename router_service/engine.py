@@ -31,7 +31,6 @@ from wire.errors import (
     DeadlineExceededError,
     DrainingError,
     ExpertsUnavailableError,
-    InternalError,
     OrreryError,
     UnavailableError,
 )
@@ -231,7 +230,8 @@ class Engine:
         logits = result.logits if len(rows) == len(batch.logit_rows) else result.logits[rows]
         sequences = [planned.sequence for planned in sampling]
         self._accept_all(sequences, self._sampler.sample(logits, sequences))
-        self._telemetry.stepped(plan, _now() - began)
+        now = _now()
+        self._telemetry.stepped(plan, now - began, now)
 
     def _end_broken(self, plan: StepPlan, broken: Collection[int]) -> None:
         ending = [p.sequence for p in plan.segments if not p.intact(broken)]
@@ -274,7 +274,7 @@ class Engine:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             _log.critical("the engine failed", exc_info=error)
-            self._refusal = InternalError(f"the engine failed: {error!r}")
+            self._refusal = UnavailableError(f"the engine failed: {error!r}")
             self._end_now(self._live.all, self._refusal)
             self.failed.set()
 

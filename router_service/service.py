@@ -14,7 +14,7 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from kimi_k2.errors import ModelError
-from monitoring import expert_page
+from monitoring import expert_page, request_notes
 from monitoring.metrics import RouterMetrics
 from monitoring.server import ListenError, MetricsServer
 from router_service.config import RouterConfig
@@ -63,10 +63,12 @@ class RouterService:
         self._config = config
         registry = CollectorRegistry() if registry is None else registry
         self._metrics = RouterMetrics(registry)
+        self._telemetry = Telemetry(self._metrics)
         pages = {
             "/debug/engine": lambda: engine_page(self._engine),
             "/debug/experts": lambda: experts_page(self._experts),
             "/debug/integrity": lambda: integrity_page(self._engine, self._loop),
+            request_notes.PATH: self._telemetry.notes.page,
         }
         series = {expert_page.PATH: lambda: expert_series(self._experts)}
         self._metrics_server = MetricsServer(registry, config.metrics_listen, pages, series)
@@ -216,7 +218,7 @@ class RouterService:
             experts.experts,
             partial(VisibleText, loaded.tokenizer),
             config,
-            Telemetry(self._metrics),
+            self._telemetry,
             loaded.model.numerics.device,
         )
         experts.add_listener(engine.experts_changed)

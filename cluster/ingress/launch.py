@@ -60,6 +60,7 @@ def gateway_app(blueprint: Blueprint) -> serve.Application:
         replicas=gateway.replicas,
         labels=labels(gateway.nodes),
         one_a_node=bool(gateway.metrics_port),
+        drain_s=gateway.drain_s,
     )
 
 

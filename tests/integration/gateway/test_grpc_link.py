@@ -7,11 +7,14 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from gateway.generation import Generator
 from gateway.grpc_link import GrpcLink
 from gateway.memory_router import MemoryRouter, tokens
 from gateway.routers import RouterPool, StaticDirectory
+from monitoring.metrics import GatewayMetrics
+from monitoring.request_notes import RequestNotes
 from tests.support.deadline import run_async, wait_until_async
 from wire.channels import new_server
 from wire.errors import UnavailableError
@@ -77,14 +80,18 @@ async def generating(port: int) -> AsyncIterator[Generator]:
     pool = RouterPool(StaticDirectory((f"127.0.0.1:{port}",)), GrpcLink, poll_s=0.05)
     await pool.start()
     try:
-        yield Generator(pool=pool, router_wait_s=5.0)
+        yield Generator(pool=pool, notes=notes(), router_wait_s=5.0)
     finally:
         await pool.stop()
 
 
+def notes() -> RequestNotes:
+    return RequestNotes(GatewayMetrics(CollectorRegistry()).request_notes)
+
+
 async def ids(generator: Generator) -> list[int]:
     params = pb.SamplingParams(max_tokens=1000)
-    return [i async for output in generator.run([1], params) for i in output.token_ids]
+    return [i async for output in generator.run("test", [1], params) for i in output.token_ids]
 
 
 def test_many_requests_share_one_stream() -> None:
@@ -139,7 +146,7 @@ def test_a_router_that_was_killed_and_came_back_goes_on() -> None:
 def test_a_router_that_is_not_there() -> None:
     async def run() -> None:
         async with generating(1) as generator:
-            generator = Generator(pool=generator.pool, router_wait_s=0.2)
+            generator = Generator(pool=generator.pool, notes=notes(), router_wait_s=0.2)
             with pytest.raises(UnavailableError, match="no router was ready"):
                 await ids(generator)
 

@@ -12,6 +12,7 @@ from cluster.autoscale import Autoscaler
 from cluster.events import KINDS, Chronicle
 from cluster.loads import LoadWindow
 from cluster.signals import Note
+from monitoring.request_notes import RequestNoteKind
 
 
 def test_events_are_numbered_over_controllers(tmp_path: Path) -> None:
@@ -48,7 +49,7 @@ def test_a_disk_that_refuses_loses_only_the_file(tmp_path: Path) -> None:
 
 def test_every_kind_of_event_is_explained_and_told(repository: Path) -> None:
     code = "".join(path.read_text() for path in (repository / "cluster").glob("*.py"))
-    used = set(re.findall(r'kind="(\w+)"', code)) | {"resumed", "begun"}
+    used = set(re.findall(r'kind="(\w+)"', code)) | {"resumed", "begun", *RequestNoteKind}
     assert used == set(KINDS)
     page = (repository / "docs" / "operations" / "failures.md").read_text()
     assert not [kind for kind in KINDS if f"`{kind}`" not in page]

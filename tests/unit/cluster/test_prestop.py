@@ -14,12 +14,12 @@ from monitoring.server import MetricsServer
 from tests.support.ports import free_port
 
 
-def test_a_gateway_is_waited_for_until_its_streams_end() -> None:
+def test_a_gateway_is_waited_for_until_its_answers_end() -> None:
     registry = CollectorRegistry()
-    streams = GatewayMetrics(registry).open_streams
+    requests = GatewayMetrics(registry).open_requests
     with MetricsServer(registry) as server:
         assert main(["--gateway", server.address, "--seconds", "5"]) == 0
-        streams.inc()
+        requests.inc()
         began = time.monotonic()
         assert main(["--gateway", server.address, "--seconds", "0.7"]) == 1
         assert time.monotonic() - began < 3

@@ -40,7 +40,9 @@ LIMITS: list[tuple[str, list[Any], list[Any]]] = [
 def through_the_gateway(field: str, value: Any) -> SamplingParams:
     if isinstance(value, dict):
         value = {str(key): item for key, item in value.items()}
-    read = read_sampling(Fields({field: value}), SamplingDefaults(), vocab_size=5000, logprobs=None)
+    read = read_sampling(
+        Fields({field: value}), SamplingDefaults(), vocab_size=5000, logprobs=None, seed=7
+    )
     return SamplingParams(**sampling_fields(read.for_choice(0, 10)))
 
 
