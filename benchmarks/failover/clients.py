@@ -18,7 +18,7 @@ from benchmarks.failover.wishes import CLIENTS, SEED, Wish
 from wire.errors import OrreryError
 
 TOKENS = 128
-_LEAST_TOKENS = 32
+LEAST_TOKENS = 32
 _LAST_ANSWERS_S = 120.0
 
 Answers = Mapping[Wish, Sequence[Piece]]
@@ -43,9 +43,13 @@ class Told:
 class Clients:
     """Each asks for wish after wish until told to stop, each for some number of tokens."""
 
-    def __init__(self, make: Callable[[], Way], asked: Sequence[Wish]) -> None:
+    def __init__(
+        self, make: Callable[[], Way], asked: Sequence[Wish], least: int = LEAST_TOKENS
+    ) -> None:
+        """`least`: tokens that an answer has; the most are `TOKENS`."""
         self._make = make
         self._wishes = asked
+        self._least = least
         self._stopping = False
         self.told: list[Told] = []
         self.begun = 0.0
@@ -128,7 +132,7 @@ class Clients:
         while not self._stopping:
             told = Told(
                 wish=self._wishes[(number + count) % len(self._wishes)],
-                tokens=draw.randint(_LEAST_TOKENS, TOKENS),
+                tokens=draw.randint(self._least, TOKENS),
                 sent=time.perf_counter(),
             )
             self.told.append(told)

@@ -56,44 +56,42 @@ class HttpWay:
     """Streaming completions of a gateway.
 
     url: asked anew for each attempt, so that another gateway can be tried.
-    attempts: so often a request whose connection broke is sent again under its key.
+    attempts: so often a request is sent whose connection breaks. If it may be more than once, it
+        has no seed, but a key by which the next gateway draws the same one.
     """
 
     url: Callable[[int], str]
     model: str
     attempts: int = 1
     timeout_s: float = 120.0
-    retried: int = 0
     _client: httpx.AsyncClient | None = field(default=None)
 
     async def ask(self, request_id: str, wish: Wish, tokens: int) -> AsyncIterator[Sequence[Piece]]:
-        had = 0
+        had: list[Piece] = []
         for attempt in range(self.attempts):
-            seen = 0
+            place = 0
             try:
-                async for pieces in self._once(self.url(attempt), request_id, wish, tokens):
-                    seen += len(pieces)
-                    # What a broken connection had already brought is not counted twice.
-                    fresh = pieces[len(pieces) - max(0, seen - had) :] if seen > had else []
-                    had = max(had, seen)
-                    if fresh:
+                async for pieces in self._once(self.url(attempt), wish, tokens):
+                    known = had[place : place + len(pieces)]
+                    if pieces[: len(known)] != known:
+                        raise OrreryError("a retry brought something else than what broke off")
+                    place += len(pieces)
+                    if fresh := pieces[len(known) :]:
+                        had += fresh
                         yield fresh
                 return
             except (httpx.TransportError, httpx.StreamError):
                 if attempt + 1 == self.attempts:
                     raise
-                self.retried += 1
 
-    async def _once(
-        self, url: str, key: str, wish: Wish, tokens: int
-    ) -> AsyncIterator[Sequence[Piece]]:
+    async def _once(self, url: str, wish: Wish, tokens: int) -> AsyncIterator[Sequence[Piece]]:
         if self._client is None:
             self._client = httpx.AsyncClient(trust_env=False, timeout=self.timeout_s)
         async with self._client.stream(
             "POST",
             f"{url}/v1/completions",
-            json=wish.body(self.model, tokens),
-            headers={"Idempotency-Key": key},
+            json=wish.body(self.model, tokens, seeded=self.attempts == 1),
+            headers={"Idempotency-Key": wish.key} if self.attempts > 1 else {},
         ) as answer:
             if answer.status_code != httpx.codes.OK:
                 raise OrreryError(f"HTTP {answer.status_code}: {(await answer.aread()).decode()}")

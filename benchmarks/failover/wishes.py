@@ -41,14 +41,19 @@ class Wish:
             ),
         )
 
-    def body(self, model: str, tokens: int) -> dict[str, object]:
-        """For `/v1/completions`."""
+    @property
+    def key(self) -> str:
+        """Of the retries of a request without a seed."""
+        return f"wish-{self.seed}"
+
+    def body(self, model: str, tokens: int, *, seeded: bool = True) -> dict[str, object]:
+        """For `/v1/completions`; without a seed the gateway draws one for the key."""
         return {
             "model": model,
             "prompt": list(self.prompt),
             "max_tokens": tokens,
             "temperature": self.temperature,
-            "seed": self.seed,
+            **({"seed": self.seed} if seeded else {}),
             "ignore_eos": True,
             "logprobs": 0,
             "stream": True,

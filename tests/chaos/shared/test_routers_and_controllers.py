@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -21,13 +21,13 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
-def gateway(shared: Fleet) -> Iterator[Gateway]:
-    with gateways(shared.blueprint, 1) as found:
-        yield found[0]
+def two(shared: Fleet) -> Iterator[Sequence[Gateway]]:
+    with gateways(shared.blueprint, 2) as found:
+        yield found
 
 
-def test_a_router_ends(fleet: Fleet, gateway: Gateway, form: Form) -> None:
-    clients = by_http([gateway], fleet)
+def test_a_router_ends(fleet: Fleet, two: Sequence[Gateway], form: Form) -> None:
+    clients = by_http(two[1:], fleet)
     answers = clients.undisturbed()
     victim = max(fleet.routers(), key=lambda router: int(router["load"]["running"]))
     with clients.streaming() as load:
@@ -37,6 +37,21 @@ def test_a_router_ends(fleet: Fleet, gateway: Gateway, form: Form) -> None:
         time.sleep(form.trouble_s)
     tell(f"{victim['id']} killed", load, [moment])
     load.check(answers)
+
+
+def test_a_gateway_ends(fleet: Fleet, two: Sequence[Gateway], form: Form) -> None:
+    """Whoever asks the other one again, with the same key, gets the same from its first token."""
+    clients = by_http(two, fleet)
+    answers = clients.undisturbed()
+    with clients.streaming() as load:
+        time.sleep(form.breath_s)
+        moment = time.perf_counter()
+        kill(two[0].pid)
+        time.sleep(form.trouble_s)
+    broken = [told for told in load.told if told.times and told.times[0] < moment < told.ended]
+    tell(f"gateway killed in the middle of {len(broken)} answers", load, [moment])
+    load.check(answers)
+    assert broken
 
 
 def test_a_controller_ends(fleet: Fleet, clients: Clients, answers: Answers, form: Form) -> None:
