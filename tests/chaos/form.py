@@ -27,7 +27,7 @@ class Form:
 SHORT = Form(
     full=False,
     kills_s=0.0,
-    kills=3,
+    kills=2,
     losses=1,
     bound_s=8.0,
     trouble_s=2.0,

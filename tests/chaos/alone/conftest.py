@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.form import Form
-
 
 @pytest.fixture(autouse=True)
-def in_full(form: Form) -> None:
-    if not form.full:
-        pytest.skip("only in `make chaos`")
+def alone(only_full: None) -> None:
+    """Skips all of them in the short form."""

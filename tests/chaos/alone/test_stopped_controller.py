@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -44,7 +44,7 @@ def test_the_old_one_is_refused(tmp_path: Path, form: Form) -> None:
                         )
                     woken = time.perf_counter()
                     known = len(fleet.events())
-                    end = wake(old["pid"], lambda: kinds(fleet.events()[known:]))
+                    end = wake(old["pid"], lambda: fleet.events()[known:])
                     fleet.ask("/scale", experts=4)
                     after = fleet.rest()
                 time.sleep(form.breath_s)
@@ -56,23 +56,16 @@ def test_the_old_one_is_refused(tmp_path: Path, form: Form) -> None:
             assert len(fleet.workers()) == 4
 
 
-def kinds(events: list[dict[str, object]]) -> set[object]:
-    return {event["kind"] for event in events}
-
-
-def wake(pid: int, news: object) -> str:
+def wake(pid: int, news: Callable[[], list[dict[str, object]]]) -> str:
     """What becomes of it: it stands back, or Ray ends its process since its node is gone."""
-    found = []
+    found: list[str] = []
 
-    def ended() -> bool:
-        assert callable(news)
-        if "superseded" in news():
+    def known() -> bool:
+        if any(event["kind"] == "superseded" for event in news()):
             found.append("it stands back")
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-                return bool(found)
-        found.append("its process has ended")
-        return True
+        elif not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            found.append("its process has ended")
+        return bool(found)
 
-    wait_until(ended, "the old controller's insight", _AWAKE_S)
+    wait_until(known, "the old controller's insight", _AWAKE_S)
     return found[0]

@@ -34,6 +34,7 @@ def test_both_copies_are_loaded_again(fleet: Fleet, clients: Clients, answers: A
     load.check(answers)
 
 
+@pytest.mark.usefixtures("only_full")
 def test_a_node_and_all_that_it_runs(fleet: Fleet, clients: Clients, answers: Answers) -> None:
     """Two copies of an expert are never on one node while another has room, so none is lost."""
     fleet.nodes.add()
