@@ -20,13 +20,12 @@ _log = logging.getLogger(__name__)
 
 
 class Verdict(enum.StrEnum):
-    """What has come of a canary; NONE: none was sent."""
+    """What has come of a canary."""
 
     RIGHT = "right"
     WRONG = "wrong"
     LATE = "late"
     REFUSED = "refused"
-    NONE = "none"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,9 +66,10 @@ class Canaries:
     An expert whose answer was wrong comes first until it is right.
     """
 
-    def __init__(self, known: KnownAnswers, layers: Sequence[int], seed: int) -> None:
+    def __init__(self, known: KnownAnswers | None, layers: Sequence[int], seed: int) -> None:
         """
         Args:
+            known: None: the worker gets none, and is believed.
             layers: the checkpoint's numbers of the table's layers.
             seed: workers with different ones get their canaries in different orders.
         """
@@ -84,7 +84,7 @@ class Canaries:
         place = self._accused
         if place is None or not held[place]:
             place = self._place(held)
-        if place is None:
+        if place is None or self._known is None:
             return None
         index, expert = place
         layer = self._layers[index]
@@ -97,7 +97,7 @@ class Canaries:
         return Canary(index=index, layer=layer, expert=expert, x=self._known.x, right=right)
 
     def judge(self, canary: Canary, rows: Tensor) -> Verdict:
-        """Whether the bits are the same."""
+        """RIGHT if the bits are the same, else WRONG."""
         equal = torch.equal(rows.view(torch.uint8), canary.right.view(torch.uint8))
         place = (canary.index, canary.expert)
         if not equal:

@@ -158,7 +158,7 @@ class Roster:
                     self._metrics,
                     self.refresh,
                     self._latencies,
-                    self._canaries(len(links)),
+                    Canaries(self._known, self._requirements.layers, seed=len(links)),
                 )
             link.address = address
             links.append(link)
@@ -166,11 +166,6 @@ class Roster:
 
     def _latencies(self) -> list[LatencyWindow]:
         return [link.latencies for link in self.links]
-
-    def _canaries(self, number: int) -> Canaries | None:
-        if self._known is None:
-            return None
-        return Canaries(self._known, self._requirements.layers, seed=number)
 
     def _owners(self, placement: Placement) -> Owned:
         """What the placement gives to workers of our bits."""

@@ -46,14 +46,14 @@ class WorkerLink:
         metrics: RouterMetrics,
         changed: Callable[[], None],
         peers: Callable[[], Iterable[LatencyWindow]],
-        canaries: Canaries | None,
+        canaries: Canaries,
     ) -> None:
         """Starts to connect at once; needs a running loop.
 
         Args:
             changed: called when `standing` may have changed.
             peers: the latencies of all workers of this router.
-            canaries: None: the worker's answers are believed as they are.
+            canaries: to try the worker with.
         """
         self.address = address
         self.standing = Standing(address.worker_id, requirements, Breaker(options.open_after))
@@ -217,6 +217,9 @@ class WorkerLink:
         except Exception:  # noqa: BLE001
             # A listener's mistake must not end the link, nor keep a call from being failed.
             _log.exception("a change of worker %s was not taken", self.address.worker_id)
+
+    def probing(self) -> None:
+        self.stats.breaker(self.standing.breaker.state)
 
     def judged(self, verdict: Verdict) -> None:
         self.stats.canary(verdict)
