@@ -29,14 +29,15 @@ def two(shared: Fleet) -> Iterator[Sequence[Gateway]]:
 def test_a_router_ends(fleet: Fleet, two: Sequence[Gateway], form: Form) -> None:
     clients = by_http(two[1:], fleet)
     answers = clients.undisturbed()
-    victim = max(fleet.routers(), key=lambda router: int(router["load"]["running"]))
     with clients.streaming() as load:
         time.sleep(form.breath_s)
+        victim = max(fleet.routers(), key=lambda router: int(router["load"]["running"]))
         moment = time.perf_counter()
         kill(victim["pid"])
         time.sleep(form.trouble_s)
-    tell(f"{victim['id']} killed", load, [moment])
+    tell(f"{victim['id']} killed with {victim['load']['running']} requests", load, [moment])
     load.check(answers)
+    assert victim["load"]["running"]
 
 
 def test_a_gateway_ends(fleet: Fleet, two: Sequence[Gateway], form: Form) -> None:
