@@ -9,12 +9,15 @@ from dataclasses import dataclass
 class Form:
     """full: minutes long, and held to the bars of time, which a busy machine cannot be.
 
-    kills_s: of killing replicated workers; kills: at least so many. losses: of workers without a
+    nodes, workers, gateways: of the shared fleet. kills_s: of killing replicated workers; kills: at least so many. losses: of workers without a
     replica. bound_s: how long a request may wait for lost experts. trouble_s: how long a worker is
     in trouble. breath_s: of calm before and after. canary_s: as in the config.
     """
 
     full: bool
+    nodes: int
+    workers: int
+    gateways: int
     kills_s: float
     kills: int
     losses: int
@@ -26,16 +29,22 @@ class Form:
 
 SHORT = Form(
     full=False,
+    nodes=2,
+    workers=3,
+    gateways=1,
     kills_s=0.0,
     kills=2,
     losses=1,
-    bound_s=8.0,
+    bound_s=5.0,
     trouble_s=2.0,
     breath_s=1.0,
     canary_s=0.5,
 )
 FULL = Form(
     full=True,
+    nodes=3,
+    workers=4,
+    gateways=2,
     kills_s=300.0,
     kills=30,
     losses=6,

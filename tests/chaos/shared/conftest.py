@@ -1,4 +1,4 @@
-"""One fleet for all scenarios here, in either form: every expert twice, on three nodes."""
+"""One fleet for all scenarios here, in either form: every expert twice, on several nodes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,11 @@ from tests.chaos.form import Form
 from tests.chaos.killer import Killer
 from tests.chaos.nodes import ray_nodes
 
-NODES = 3
-WORKERS = 4
-
 
 @pytest.fixture(scope="package")
 def shared(form: Form, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     config = {
-        "experts": {"workers": WORKERS, "redundant_experts": "twice", "spares": 1},
+        "experts": {"workers": form.workers, "redundant_experts": "twice", "spares": 1},
         "router": {
             "replicas": 2,
             "park_timeout_s": form.bound_s,
@@ -29,7 +26,7 @@ def shared(form: Form, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fle
         },
     }
     folder = tmp_path_factory.mktemp("twice")
-    with ray_nodes(NODES) as nodes, fleet_on(nodes, folder, config) as fleet:
+    with ray_nodes(form.nodes) as nodes, fleet_on(nodes, folder, config) as fleet:
         yield fleet
 
 

@@ -21,13 +21,13 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
-def two(shared: Fleet) -> Iterator[Sequence[Gateway]]:
-    with gateways(shared.blueprint, 2) as found:
+def some(shared: Fleet, form: Form) -> Iterator[Sequence[Gateway]]:
+    with gateways(shared.blueprint, form.gateways) as found:
         yield found
 
 
-def test_a_router_ends(fleet: Fleet, two: Sequence[Gateway], form: Form) -> None:
-    clients = by_http(two[1:], fleet)
+def test_a_router_ends(fleet: Fleet, some: Sequence[Gateway], form: Form) -> None:
+    clients = by_http(some[-1:], fleet)
     answers = clients.undisturbed()
     with clients.streaming() as load:
         time.sleep(form.breath_s)
@@ -40,14 +40,15 @@ def test_a_router_ends(fleet: Fleet, two: Sequence[Gateway], form: Form) -> None
     assert victim["load"]["running"]
 
 
-def test_a_gateway_ends(fleet: Fleet, two: Sequence[Gateway], form: Form) -> None:
+@pytest.mark.usefixtures("only_full")
+def test_a_gateway_ends(fleet: Fleet, some: Sequence[Gateway], form: Form) -> None:
     """Whoever asks the other one again, with the same key, gets the same from its first token."""
-    clients = by_http(two, fleet)
+    clients = by_http(some, fleet)
     answers = clients.undisturbed()
     with clients.streaming() as load:
         time.sleep(form.breath_s)
         moment = time.perf_counter()
-        kill(two[0].pid)
+        kill(some[0].pid)
         time.sleep(form.trouble_s)
     broken = [told for told in load.told if told.times and told.times[0] < moment < told.ended]
     tell(f"gateway killed in the middle of {len(broken)} answers", load, [moment])
