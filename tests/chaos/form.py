@@ -9,9 +9,10 @@ from dataclasses import dataclass
 class Form:
     """full: minutes long, and held to the bars of time, which a busy machine cannot be.
 
-    nodes, workers, gateways: of the shared fleet. kills_s: of killing replicated workers; kills: at least so many. losses: of workers without a
-    replica. bound_s: how long a request may wait for lost experts. trouble_s: how long a worker is
-    in trouble. breath_s: of calm before and after. canary_s: as in the config.
+    nodes, workers, gateways: of the shared fleet. kills_s: of killing replicated workers. kills: at
+    least so many. losses: of workers without replicas. bound_s: how long a request may wait for
+    lost experts. trouble_s: how long a worker is in trouble. breath_s: of calm before and after.
+    canary_s: as in the config.
     """
 
     full: bool
