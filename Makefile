@@ -24,9 +24,9 @@ PACKAGES := kimi_k2 wire experts_service router_service gateway cluster monitori
 PROTOC = $(BIN)/python -m grpc_tools.protoc -I wire/protos orrery.proto
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format protos protos-check dashboards k8s-check clean calibrate profile \
-	bench-peers bench-serving bench-dispatch bench-replay bench-placement bench-layers bench-load \
-	bench-soak
+.PHONY: help serve test chaos check format protos protos-check dashboards k8s-check clean calibrate \
+	profile bench-peers bench-serving bench-dispatch bench-replay bench-placement bench-layers \
+	bench-load bench-soak bench-failover
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ serve: $(VENV)/.stamp-run ## install what is needed and serve nano-K2 at http://
 
 test: $(VENV)/.stamp-dev ## install what is needed and run every test
 	@exec $(BIN)/python -m pytest $(ARGS)
+
+chaos: $(VENV)/.stamp-dev ## the full form of the chaos suite: half an hour of kills, hangs and lost nodes
+	@exec $(BIN)/python -m pytest tests/chaos --chaos full -s $(ARGS)
 
 check: $(VENV)/.stamp-dev protos-check ## lint, format, types, imports, generated code
 	$(BIN)/ruff check .
@@ -74,7 +77,7 @@ bench-dispatch: $(VENV)/.stamp-bench ## dispatch and combine against a bare echo
 	@$(BENCH).bench_dispatch --out $(RESULTS)/dispatch.json --plot $(RESULTS)/dispatch.png \
 	$(ARGS)
 
-bench-replay bench-placement bench-layers bench-load bench-soak: bench-%: $(VENV)/.stamp-bench
+bench-replay bench-placement bench-layers bench-load bench-soak bench-failover: bench-%: $(VENV)/.stamp-bench
 	@$(BENCH).bench_$* --json $(RESULTS)/$*.json --plot $(RESULTS)/$*.png $(ARGS)
 
 bench-replay: ## real arrivals at several loads
@@ -82,6 +85,7 @@ bench-placement: ## the planner's predictions against measurements
 bench-layers: ## where a step's time goes
 bench-load: ## checkpoint to ready against reading it
 bench-soak: ## half an hour of random requests and aborts
+bench-failover: ## tokens/s and gaps around a killed worker, with and without replicas
 
 calibrate: $(VENV)/.stamp-bench ## print the planner's constants as measured on this machine
 	@$(BENCH).calibrate $(ARGS)

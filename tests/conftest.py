@@ -21,7 +21,7 @@ from tests.support.processes import MARK, describe, wait_for_none
 
 GRACE_SECONDS = 10.0
 # Cheap tests first: what is plainly broken shows within the first minute.
-TIERS = ("unit", "parity", "integration", "e2e")
+TIERS = ("unit", "parity", "integration", "e2e", "chaos")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,6 +29,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--device",
         default="cpu",
         help="where the exactness tests compute: cpu (default), cuda",
+    )
+    parser.addoption(
+        "--chaos",
+        default="short",
+        choices=("short", "full"),
+        help="how long tests/chaos takes: about a minute (default), or minutes a scenario",
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.errors import PlanError
 from cluster.planner import (
     TWICE,
     Budget,
@@ -20,6 +21,7 @@ from cluster.planner import (
     drain,
     rebalance,
     repair,
+    scale,
 )
 from cluster.planner.crew import Loads, Owners
 from tests.support.rehearsal import Rehearsal
@@ -223,3 +225,26 @@ def test_every_drain_is_sound(case: Case, data: st.DataObject) -> None:
             if leaving in ids and not made.transition.blocked:
                 others = [case.state(name) for name in ids if name != leaving]
                 assert all(state.leaving or not state.live for state in others)
+
+
+@settings(max_examples=100, deadline=None)
+@given(case=cases(), count=st.integers(1, 6))
+def test_every_scale_is_sound(case: Case, count: int) -> None:
+    try:
+        made = scale(
+            case.owners,
+            case.load,
+            case.workers,
+            count,
+            redundant=case.redundant,
+            expert_bytes=BYTES,
+        )
+    except PlanError:
+        # That many are not there, or too few to hold everything: nothing is done then.
+        return
+    check(case, made.rebalance.transition)
+    owners = made.rebalance.transition.owners
+    kept = {name for experts in owners.values() for ids in experts for name in ids}
+    assert not kept & set(made.leaving), "who leaves still holds something"
+    serving = [state for state in case.workers if state.live and not state.spare]
+    assert len(serving) - len(made.leaving) == count
