@@ -20,7 +20,7 @@ from cluster.config_reader import to_tree
 from cluster.controller import Controller
 from cluster.errors import ClusterError, StartError
 from cluster.events import Chronicle
-from cluster.fleet import Fleet, new_fleet
+from cluster.fleet import Fleet, Role, new_fleet
 from cluster.gateways import Gateways
 from cluster.gauges import Gauges
 from cluster.journal import JournalError, keep, newest_term, next_term, recall

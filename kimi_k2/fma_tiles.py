@@ -109,13 +109,7 @@ def _product(
                     _1x16(x, a_row, a_column, right, b_row, y, c_row, inner, segment, kind)
                     row += 1
             elif width == 4:
-                if (
-                    _ROOM
-                    and more >= 32
-                    and a_column == 1
-                    and inner % 4 == 0
-                    and segment % 4 == 0
-                ):
+                if _ROOM and more >= 32 and a_column == 1 and inner % 4 == 0 and segment % 4 == 0:
                     _32x4(x, a_row, a_column, right, b_row, y, c_row, inner, segment, kind)
                     row += 32
                 elif not _ROOM and more >= 8:
