@@ -95,6 +95,31 @@ class GatewaySection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DispatchSection:
+    """When a router asks other expert workers than it has asked at first; no bit depends on it.
+
+    deadline_s: after which an unanswered message has failed. late_factor, late_quantile: after
+    `late_factor` times this quantile of recent latencies it is late, and other owners are asked
+    too, if there are some. late_min_s, late_max_s: bounds of that time. open_after: late messages
+    in a row after which others are preferred. slow_factor: so many times slower than others, a
+    worker is not preferred either. hedge_fraction: of the messages that may go to a second owner
+    before they are late, after the `hedge_quantile`; 0: none. canary_s: between canaries to each
+    worker; 0: only where there is doubt about one.
+    """
+
+    deadline_s: float = _number(10.0, least=0.1, most=_DAY_S)
+    late_factor: float = _number(4.0, least=1)
+    late_quantile: float = _number(0.95, least=0.01, most=0.99)
+    late_min_s: float = _number(0.05, least=0.001, most=60)
+    late_max_s: float = _number(1.0, least=0.001, most=_DAY_S)
+    open_after: int = _number(3, least=1)
+    slow_factor: float = _number(4.0, least=1)
+    hedge_fraction: float = _number(0.0, least=0, most=1)
+    hedge_quantile: float = _number(0.95, least=0.01, most=0.99)
+    canary_s: float = _number(5.0, least=0, most=_DAY_S)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RouterSection:
     """kv_blocks: blocks of 64 tokens in each router's KV cache. prefill_chunk: rows of prompts in
     one step. micro_batches: forwards in flight; 0: the planner chooses. max_model_len: prompt +
@@ -122,6 +147,7 @@ class RouterSection:
     nodes: str = _nodes()
     port: int = _port()
     metrics_port: int = _port()
+    dispatch: DispatchSection = DispatchSection()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,6 +40,8 @@ class Report:
     loaded, assigned: experts, while loading.
     held: what a worker holds; None of others.
     load: numbers for people, e.g. running requests.
+    suspects: of a router: expert workers whose answers were wrong, to the pid of the process that
+        gave them and why it was found out.
     """
 
     state: str
@@ -53,6 +55,7 @@ class Report:
     assigned: int = 0
     held: Experts | None = None
     load: Mapping[str, int] = field(default_factory=dict)
+    suspects: Mapping[str, tuple[int, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -165,4 +165,5 @@ def _router_report(message: pb.RouterDescription) -> Report:
             "kv_blocks_used": message.kv_blocks_used,
             "kv_blocks_total": message.kv_blocks_total,
         },
+        suspects={suspect.worker_id: (suspect.pid, suspect.reason) for suspect in message.suspects},
     )

@@ -91,7 +91,14 @@ def _member(
         event = Died(member_id=member.member_id, error=other)
     after = live_on(member, event, now, rules, actions)
     if member.role is Role.ROUTER:
-        return fleet.put(after)
+        fleet = fleet.put(after)
+        if isinstance(event, Seen):
+            for suspect, (pid, reason) in event.report.suspects.items():
+                # It may be another process already, which nobody has found fault with.
+                if (known := fleet.members.get(suspect)) is not None and known.pid == pid:
+                    died = Died(member_id=suspect, error=f"gives wrong answers: {reason}")
+                    fleet = _member(fleet, died, now, rules, actions)
+        return fleet
     if isinstance(event, Seen) and after.phase is Phase.READY:
         return _believe(fleet, member, after, actions)
     if after.restarts != member.restarts:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from router_service.dispatch_options import DispatchOptions
 from wire.carriers.carrier import CarrierChoice
 
 
@@ -66,7 +67,8 @@ class RouterConfig(EngineConfig):
     dtype: activation dtype, or "auto".
     threads: CPU threads of torch in this process; None leaves torch's own choice.
     experts: "remote" dispatches to expert workers, "local" computes them in this process.
-    carrier: of dispatch messages, see `DispatchOptions`.
+    carrier: of dispatch messages, see `DispatchOptions`, whose own `carrier` is not used.
+    dispatch: when other expert workers are asked.
     """
 
     router_id: str = "router-0"
@@ -78,3 +80,4 @@ class RouterConfig(EngineConfig):
     threads: int | None = None
     experts: Literal["remote", "local"] = "remote"
     carrier: CarrierChoice = "auto"
+    dispatch: DispatchOptions = field(default_factory=DispatchOptions)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from kimi_k2.checkpoint import Checkpoint
 from kimi_k2.experts import Experts
 from kimi_k2.load import load_local_experts
 from monitoring.metrics import RouterMetrics
 from router_service.config import RouterConfig
-from router_service.dispatch import DispatchOptions, RemoteExperts
+from router_service.dispatch import RemoteExperts, known_answers
+from router_service.dispatch.roster import Suspect
 from router_service.loaded_model import LoadedModel
 from wire.placement import Placement
 
@@ -33,6 +36,10 @@ class ExpertSource(Protocol):
         """State for the debug page, as JSON."""
         ...
 
+    def suspects(self) -> list[Suspect]:
+        """Expert workers whose answers were wrong."""
+        ...
+
     async def close(self) -> None: ...
 
 
@@ -49,6 +56,9 @@ class LocalSource:
     def snapshot(self) -> Any:
         return {"experts": "local"}
 
+    def suspects(self) -> list[Suspect]:
+        return []
+
     async def close(self) -> None: ...
 
 
@@ -60,6 +70,7 @@ class RemoteSource:
         self.set_placement = experts.set_placement
         self.add_listener = experts.add_listener
         self.snapshot = experts.snapshot
+        self.suspects = experts.suspects
         self.close = experts.close
 
 
@@ -77,7 +88,8 @@ async def open_source(
             numerics,
             config.router_id,
             metrics,
-            DispatchOptions(carrier=config.carrier),
+            dataclasses.replace(config.dispatch, carrier=config.carrier),
             model_hash=loaded.model_hash,
+            known=known_answers(Checkpoint(config.model), numerics),
         )
     )

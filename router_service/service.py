@@ -188,6 +188,11 @@ class RouterService:
             description.model_hash = self._loaded.model_hash
             description.fingerprint = numerics.fingerprint
             description.dtype = str(numerics.dtype).removeprefix("torch.")
+        if self._experts is not None:
+            description.suspects.extend(
+                pb.Suspect(worker_id=suspect.worker_id, pid=suspect.pid, reason=suspect.reason)
+                for suspect in self._experts.suspects()
+            )
         if (engine := self._engine) is not None:
             description.running = engine.scheduler.running
             description.waiting = engine.scheduler.waiting

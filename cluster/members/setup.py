@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection
 from typing import Any, get_args
 
@@ -10,6 +11,7 @@ from cluster.config import ClusterConfig, ExpertsSection, RouterSection
 from cluster.fleet import Member, Role
 from experts_service.config import WorkerConfig
 from router_service.config import RouterConfig
+from router_service.dispatch_options import DispatchOptions
 from wire.carriers.carrier import CarrierChoice
 
 # Ray shows GPUs to an actor that reserves any of one, however little.
@@ -55,6 +57,7 @@ def router_config(blueprint: Blueprint, router_id: str) -> RouterConfig:
         timeout_s=router.timeout_s,
         park_timeout_s=router.park_timeout_s,
         carrier=_carrier(blueprint.config.experts),
+        dispatch=DispatchOptions(**dataclasses.asdict(router.dispatch)),
     )
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import enum
 import logging
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,21 +12,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from router_service.dispatch.known_answers import KnownAnswers
 from wire.codec import request_message
 from wire.placement import Epoch
 
 _log = logging.getLogger(__name__)
-_MOST_KNOWN = 4096
 
 
 class Verdict(enum.StrEnum):
-    """What has come of a canary; NONE: none was sent."""
+    """What has come of a canary."""
 
     RIGHT = "right"
     WRONG = "wrong"
     LATE = "late"
     REFUSED = "refused"
-    NONE = "none"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,46 +60,16 @@ class Canary:
         )
 
 
-class KnownAnswers:
-    """Right answers, each computed once, in a thread; shared by all links.
-
-    The router computes them itself, from the checkpoint: workers whose fingerprint equals its own
-    have to give the same bits. To compare two owners with each other would not tell which of them
-    is wrong, and says nothing where there is one.
-    """
-
-    def __init__(self, x: Tensor, compute: Callable[[int, int], Tensor]) -> None:
-        """
-        Args:
-            x: [rows, hidden] on CPU, the canary rows.
-            compute: the right answer, [rows, hidden] on CPU, for a layer's number and an expert.
-        """
-        self.x = x
-        self._compute = compute
-        self._known: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
-        self._one_at_a_time = asyncio.Lock()
-
-    async def answer(self, layer: int, expert: int) -> Tensor:
-        """May raise whatever reading the checkpoint does."""
-        key = layer, expert
-        async with self._one_at_a_time:
-            right = self._known.get(key)
-            if right is None:
-                right = self._known[key] = await asyncio.to_thread(self._compute, layer, expert)
-                if len(self._known) > _MOST_KNOWN:
-                    self._known.popitem(last=False)
-        return right
-
-
 class Canaries:
     """The canaries of one worker: one held layer after another, one of its experts after another.
 
     An expert whose answer was wrong comes first until it is right.
     """
 
-    def __init__(self, known: KnownAnswers, layers: Sequence[int], seed: int) -> None:
+    def __init__(self, known: KnownAnswers | None, layers: Sequence[int], seed: int) -> None:
         """
         Args:
+            known: None: the worker gets none, and is believed.
             layers: the checkpoint's numbers of the table's layers.
             seed: workers with different ones get their canaries in different orders.
         """
@@ -117,7 +84,7 @@ class Canaries:
         place = self._accused
         if place is None or not held[place]:
             place = self._place(held)
-        if place is None:
+        if place is None or self._known is None:
             return None
         index, expert = place
         layer = self._layers[index]
@@ -130,7 +97,7 @@ class Canaries:
         return Canary(index=index, layer=layer, expert=expert, x=self._known.x, right=right)
 
     def judge(self, canary: Canary, rows: Tensor) -> Verdict:
-        """Whether the bits are the same."""
+        """RIGHT if the bits are the same, else WRONG."""
         equal = torch.equal(rows.view(torch.uint8), canary.right.view(torch.uint8))
         place = (canary.index, canary.expert)
         if not equal:

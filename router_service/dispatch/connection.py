@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from router_service.dispatch.options import DispatchOptions
+from router_service.dispatch_options import DispatchOptions
 from wire.carriers.agreement import enter, local_wish
 from wire.carriers.carrier import INLINE, LOCAL, Carrier, CarrierError
 from wire.carriers.framed_socket import FramedSocket

@@ -11,14 +11,14 @@ from torch import Tensor
 from router_service.dispatch.breaker import Fault
 from router_service.dispatch.canaries import Canaries, Canary, Verdict
 from router_service.dispatch.latency_window import LatencyWindow, is_slow
-from router_service.dispatch.options import DispatchOptions
 from router_service.dispatch.standing import Standing
+from router_service.dispatch_options import DispatchOptions
 from wire.clients.expert_worker import ExpertWorkerClient
 from wire.errors import OrreryError
 
-_CANARIES_A_PROBE = 3
+_CANARIES_TIMED = 3
 
-Try = Callable[[Canary], "asyncio.Future[tuple[Tensor, float]]"]
+Send = Callable[[Canary], "asyncio.Future[tuple[Tensor, float]]"]
 """Sends a canary; gives the answer's rows and how long it took, or an `OrreryError`."""
 
 
@@ -27,6 +27,9 @@ class Told(Protocol):
 
     def changed(self) -> None:
         """The worker's standing may have changed."""
+
+    def probing(self) -> None:
+        """The worker is about to be probed."""
 
     def judged(self, verdict: Verdict) -> None:
         """A canary was answered."""
@@ -39,7 +42,7 @@ class Inquiry:
     """Belongs to one connection.
 
     A worker is probed before its answers are believed for the first time, and each time that its
-    breaker has opened: it must say that it is fit, and answer canaries rightly and, if it was
+    breaker has opened: it must say that it is fit, and answer a canary rightly and, if it was
     slow or late, no slower than others do. In between it gets a canary now and then.
     """
 
@@ -49,9 +52,9 @@ class Inquiry:
         standing: Standing,
         latencies: LatencyWindow,
         peers: Callable[[], Iterable[LatencyWindow]],
-        canaries: Canaries | None,
+        canaries: Canaries,
         options: DispatchOptions,
-        send: Try,
+        send: Send,
         told: Told,
     ) -> None:
         self._client = client
@@ -75,8 +78,7 @@ class Inquiry:
         idle = 0
         while True:
             if not await self._doubted(doubt):
-                if self._standing.preferred:
-                    await self._try_one()
+                await self._routine()
                 continue
             doubt.clear()
             strikes = self._standing.breaker.strikes
@@ -104,31 +106,30 @@ class Inquiry:
         breaker = self._standing.breaker
         if not breaker.probe():
             return
-        self._told.changed()
-        patient = breaker.fault not in (Fault.LATE, Fault.SLOW)
+        self._told.probing()
+        timed = breaker.fault in (Fault.LATE, Fault.SLOW)
         seconds: list[float] = []
-        for _ in range(_CANARIES_A_PROBE):
-            verdict = await self._try_one()
-            if verdict is Verdict.NONE:
-                break
+        canary = await self._canaries.next(self._standing.held)
+        while canary is not None and len(seconds) < (_CANARIES_TIMED if timed else 1):
+            verdict = await self._try(canary)
             if verdict is not Verdict.RIGHT:
-                breaker.missed(f"a canary's answer was {verdict}")
+                breaker.missed(f"the answer to a canary was {verdict}")
                 self._told.changed()
                 return
             seconds.append(self._latencies.canary_s or 0.0)
-        if seconds and not patient and self._slow(min(seconds)):
+        if timed and seconds and self._slow(min(seconds)):
             breaker.missed(f"canaries took {1e3 * min(seconds):.1f} ms")
         else:
             breaker.passed()
         self._told.changed()
 
-    async def _try_one(self) -> Verdict:
-        """Sends one canary; NONE if there is none for what the worker holds."""
-        if self._canaries is None:
-            return Verdict.NONE
-        canary = await self._canaries.next(self._standing.held)
-        if canary is None:
-            return Verdict.NONE
+    async def _routine(self) -> None:
+        if self._standing.preferred:
+            canary = await self._canaries.next(self._standing.held)
+            if canary is not None:
+                await self._try(canary)
+
+    async def _try(self, canary: Canary) -> Verdict:
         try:
             async with asyncio.timeout(self._options.describe_s):
                 rows, seconds = await self._send(canary)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from router_service.dispatch.options import DispatchOptions
+from router_service.dispatch_options import DispatchOptions
 
-SIZES = 40
-_KEPT = 128
-_RENEWED_AFTER = 32
+SIZES = 32
+_ENOUGH = 32
+_AT_FIRST = 16
+_NOTABLE = 0.1
 
 
 class LatencyWindow:
@@ -23,7 +22,8 @@ class LatencyWindow:
     it gets no more than what holds for the others: workers whose answers may stand in for each
     other are alike, or their bits would differ.
 
-    Observing costs a few hundred nanoseconds; the rest is done at every 32nd answer of a size.
+    Observing costs a few hundred nanoseconds; limits are renewed at every 32nd answer of a size,
+    by the worse of the last two such lots.
 
     limits: seconds after which a message of each size is late.
     hedges: seconds after which a message of each size may be sent to a second owner.
@@ -39,36 +39,61 @@ class LatencyWindow:
         self.canary_s: float | None = None
         self._options = options
         self._peers = peers
-        self._kept = [deque[float](maxlen=_KEPT) for _ in range(SIZES)]
-        self._until = [_RENEWED_AFTER // 2] * SIZES
+        self._newest: list[list[float]] = [[] for _ in range(SIZES)]
+        self._enough = [_AT_FIRST] * SIZES
+        self._before = [0.0] * SIZES
         self._late: list[float | None] = [None] * SIZES
+        self._known = [False] * SIZES
         self._median: list[float | None] = [None] * SIZES
 
     def add(self, size: int, seconds: float) -> bool:
         """Takes an answer's latency; true if the worker has turned out to be slow by it."""
-        self._kept[size].append(seconds)
-        self._until[size] -= 1
-        if self._until[size]:
+        newest = self._newest[size]
+        newest.append(seconds)
+        if len(newest) < self._enough[size]:
             return False
-        self._until[size] = _RENEWED_AFTER
-        return self._renew(size)
+        self._newest[size] = []
+        self._enough[size] = _ENOUGH
+        newest.sort()
+        return self._renew(size, newest)
 
     def typical(self, size: int) -> float | None:
         """Seconds that the newest answers took, as a median; None as long as they are few."""
         return self._median[size]
 
-    def _renew(self, size: int) -> bool:
-        options, kept = self._options, self._kept[size]
-        ordered = sorted(kept)
-        self._late[size] = own = _quantile(ordered, options.late_quantile)
-        self._median[size] = median = statistics.median_low(list(kept)[-_RENEWED_AFTER:])
+    def _renew(self, size: int, ordered: list[float]) -> bool:
+        options = self._options
+        quantile = _quantile(ordered, options.late_quantile)
+        self._late[size] = own = max(quantile, self._before[size])
+        self._before[size] = quantile
+        self._median[size] = median = _quantile(ordered, 0.5)
         peers = [peer for peer in self._peers() if peer is not self]
         others = [late for peer in peers if (late := peer._late[size]) is not None]
-        most = statistics.median_low([own, *others])
-        late = options.late_factor * min(own, most)
-        self.limits[size] = min(max(late, options.late_min_s), options.late_max_s)
-        self.hedges[size] = min(_quantile(ordered, options.hedge_quantile), most, self.limits[size])
+        usual = min(own, _middle(others)) if others else own
+        limit = self._bounded(options.late_factor * usual)
+        if not self._known[size] or abs(limit - self.limits[size]) > _NOTABLE * limit:
+            self._known[size] = True
+            self._set_limit(size, limit)
+        hedge = _quantile(ordered, options.hedge_quantile)
+        self.hedges[size] = min(hedge, usual, self.limits[size])
         return is_slow(median, [peer.typical(size) for peer in peers], options)
+
+    def _set_limit(self, size: int, limit: float) -> None:
+        """Twice the work takes at most twice as long: so much is known of other sizes."""
+        self.limits[size] = limit
+        if not any(self._known[:size]):
+            self._presume(range(size), limit, 1)
+        larger = range(size + 1, SIZES)
+        end = next((other for other in larger if self._known[other]), SIZES)
+        self._presume(range(size + 1, end), limit, 2)
+
+    def _presume(self, sizes: Iterable[int], limit: float, growth: int) -> None:
+        for other in sizes:
+            limit = self._bounded(limit * growth)
+            self.limits[other] = self.hedges[other] = limit
+
+    def _bounded(self, seconds: float) -> float:
+        return min(max(seconds, self._options.late_min_s), self._options.late_max_s)
 
 
 def is_slow(seconds: float, others: Iterable[float | None], options: DispatchOptions) -> bool:
@@ -76,8 +101,13 @@ def is_slow(seconds: float, others: Iterable[float | None], options: DispatchOpt
     known = [other for other in others if other is not None]
     if not known:
         return False
-    usual = statistics.median_low(known)
+    usual = _middle(known)
     return seconds > max(options.slow_factor * usual, usual + options.slow_min_s)
+
+
+def _middle(values: list[float]) -> float:
+    """The lower median."""
+    return sorted(values)[(len(values) - 1) // 2]
 
 
 def _quantile(ordered: Sequence[float], quantile: float) -> float:

@@ -17,15 +17,15 @@ from kimi_k2.experts import RoutedRows
 from kimi_k2.numerics import Numerics
 from monitoring.metrics import RouterMetrics
 from router_service.dispatch.call import Call
-from router_service.dispatch.canaries import KnownAnswers
 from router_service.dispatch.expert_tokens import ExpertTokens
 from router_service.dispatch.finite import all_finite
 from router_service.dispatch.fitness import Requirements
+from router_service.dispatch.known_answers import KnownAnswers
 from router_service.dispatch.live_table import NOBODY, Ids, Owners
-from router_service.dispatch.options import DispatchOptions
 from router_service.dispatch.part import Part
-from router_service.dispatch.roster import Roster
+from router_service.dispatch.roster import Roster, Suspect
 from router_service.dispatch.rows_in_flight import RowsInFlight
+from router_service.dispatch_options import DispatchOptions
 from wire.codec import request_message
 from wire.errors import StaleEpochError
 from wire.placement import Epoch, Placement
@@ -157,6 +157,10 @@ class RemoteExperts:
                 for layer, index in self._layers.items()
             },
         }
+
+    def suspects(self) -> list[Suspect]:
+        """Workers whose answers were wrong."""
+        return self._roster.suspects()
 
     def expert_tokens(self) -> NDArray[np.int64]:
         """[layers, experts] pairs dispatched since the start, in the order of `moe_layers`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,16 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.metrics import RouterMetrics
-from router_service.dispatch.canaries import Canaries, KnownAnswers
+from router_service.dispatch.canaries import Canaries
 from router_service.dispatch.fitness import Requirements
+from router_service.dispatch.known_answers import KnownAnswers
 from router_service.dispatch.latency_window import LatencyWindow
 from router_service.dispatch.live_table import LiveTable
-from router_service.dispatch.options import DispatchOptions
 from router_service.dispatch.worker_link import WorkerLink
+from router_service.dispatch_options import DispatchOptions
 from wire.errors import InvalidRequestError
 from wire.placement import Placement
 
 Owned = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suspect:
+    """A worker in quarantine. pid: of the process that gave the wrong answers."""
+
+    worker_id: str
+    pid: int
+    reason: str
 
 
 class Roster:
@@ -113,6 +124,18 @@ class Roster:
         """Worker id to its link as seen from here."""
         return {link.address.worker_id: link.snapshot() for link in self.links}
 
+    def suspects(self) -> list[Suspect]:
+        """Workers whose answers were wrong, as long as it is the same process that would answer."""
+        return [
+            Suspect(
+                worker_id=link.address.worker_id,
+                pid=link.standing.pid,
+                reason=link.standing.breaker.reason,
+            )
+            for link in self.links
+            if link.standing.breaker.quarantined
+        ]
+
     async def close(self) -> None:
         """Closes every link; nothing is live any more."""
         self._closed = True
@@ -135,7 +158,7 @@ class Roster:
                     self._metrics,
                     self.refresh,
                     self._latencies,
-                    self._canaries(len(links)),
+                    Canaries(self._known, self._requirements.layers, seed=len(links)),
                 )
             link.address = address
             links.append(link)
@@ -143,11 +166,6 @@ class Roster:
 
     def _latencies(self) -> list[LatencyWindow]:
         return [link.latencies for link in self.links]
-
-    def _canaries(self, number: int) -> Canaries | None:
-        if self._known is None:
-            return None
-        return Canaries(self._known, self._requirements.layers, seed=number)
 
     def _owners(self, placement: Placement) -> Owned:
         """What the placement gives to workers of our bits."""

@@ -17,8 +17,8 @@ from router_service.dispatch.hedge_budget import HedgeBudget
 from router_service.dispatch.latency_window import LatencyWindow
 from router_service.dispatch.link_stats import LinkStats
 from router_service.dispatch.open_calls import OpenCalls
-from router_service.dispatch.options import DispatchOptions
 from router_service.dispatch.standing import Standing
+from router_service.dispatch_options import DispatchOptions
 from wire.carriers.carrier import Carrier
 from wire.codec import decode_answer
 from wire.envelope import Message
@@ -159,6 +159,8 @@ class Traffic:
             if call is not None:
                 self.stats.failed(str(ErrorCode.UNAVAILABLE))
                 self._fail(call, UnavailableError(str(error)), fault)
+        if self._ended is not None:
+            self.when_ended(self._ended)
 
     def when_ended(self, callback: Callable[[], None]) -> None:
         """Has `callback` called as soon as no message waits for its answer."""

@@ -18,9 +18,9 @@ from router_service.dispatch.fitness import Requirements
 from router_service.dispatch.inquiry import Inquiry
 from router_service.dispatch.latency_window import LatencyWindow
 from router_service.dispatch.link_stats import LinkStats
-from router_service.dispatch.options import DispatchOptions
 from router_service.dispatch.standing import Standing
 from router_service.dispatch.traffic import Traffic
+from router_service.dispatch_options import DispatchOptions
 from wire.channels import open_channel
 from wire.clients.expert_worker import ExpertWorkerClient
 from wire.errors import InternalError, OrreryError, UnavailableError
@@ -46,14 +46,14 @@ class WorkerLink:
         metrics: RouterMetrics,
         changed: Callable[[], None],
         peers: Callable[[], Iterable[LatencyWindow]],
-        canaries: Canaries | None,
+        canaries: Canaries,
     ) -> None:
         """Starts to connect at once; needs a running loop.
 
         Args:
             changed: called when `standing` may have changed.
             peers: the latencies of all workers of this router.
-            canaries: None: the worker's answers are believed as they are.
+            canaries: to try the worker with.
         """
         self.address = address
         self.standing = Standing(address.worker_id, requirements, Breaker(options.open_after))
@@ -211,12 +211,17 @@ class WorkerLink:
 
     def changed(self) -> None:
         """Tells those who ask workers that the standing may have changed."""
-        self.stats.breaker(self.standing.breaker.state)
+        self.probing()
         try:
             self._changed()
         except Exception:  # noqa: BLE001
             # A listener's mistake must not end the link, nor keep a call from being failed.
             _log.exception("a change of worker %s was not taken", self.address.worker_id)
+
+    def probing(self) -> None:
+        # There may be another link to this worker already, which says what holds.
+        if not self._retired:
+            self.stats.breaker(self.standing.breaker.state)
 
     def judged(self, verdict: Verdict) -> None:
         self.stats.canary(verdict)

@@ -22,7 +22,7 @@ from kimi_k2.config import ModelConfig
 from kimi_k2.local_experts import LocalExperts
 from kimi_k2.numerics import Numerics, prove_numerics
 from monitoring.metrics import RouterMetrics
-from router_service.dispatch import DispatchOptions, RemoteExperts
+from router_service.dispatch import DispatchOptions, RemoteExperts, known_answers
 from tests.support.deadline import wait_until_async
 from wire.carriers.carrier import CarrierChoice
 from wire.placement import Epoch, Placement, WorkerAddress
@@ -69,9 +69,15 @@ class ExpertModel:
         weights = torch.rand(number, top_k, generator=generator)
         return x.to(self.numerics.dtype), idx, weights
 
-    def remote(self, options: DispatchOptions | None = None) -> RemoteExperts:
+    def remote(
+        self, options: DispatchOptions | None = None, canaries: bool = False
+    ) -> RemoteExperts:
+        """`canaries`: whether workers are tried with some."""
         metrics = RouterMetrics(CollectorRegistry())
-        return RemoteExperts(self.config, self.numerics, "router-test", metrics, options)
+        known = known_answers(Checkpoint(self.path), self.numerics) if canaries else None
+        return RemoteExperts(
+            self.config, self.numerics, "router-test", metrics, options, known=known
+        )
 
 
 def expert_major(config: ModelConfig, workers: int) -> Grid:

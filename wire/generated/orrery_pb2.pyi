@@ -241,7 +241,7 @@ class Error(_message.Message):
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class RouterDescription(_message.Message):
-    __slots__ = ("router_id", "epoch", "state", "model_hash", "fingerprint", "dtype", "device", "running", "waiting", "parked", "kv_blocks_total", "kv_blocks_used", "max_model_len", "metrics_address", "pid", "error")
+    __slots__ = ("router_id", "epoch", "state", "model_hash", "fingerprint", "dtype", "device", "running", "waiting", "parked", "kv_blocks_total", "kv_blocks_used", "max_model_len", "metrics_address", "pid", "error", "suspects")
     ROUTER_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -258,6 +258,7 @@ class RouterDescription(_message.Message):
     METRICS_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    SUSPECTS_FIELD_NUMBER: _ClassVar[int]
     router_id: str
     epoch: Epoch
     state: str
@@ -274,7 +275,18 @@ class RouterDescription(_message.Message):
     metrics_address: str
     pid: int
     error: str
-    def __init__(self, router_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., state: _Optional[str] = ..., model_hash: _Optional[str] = ..., fingerprint: _Optional[str] = ..., dtype: _Optional[str] = ..., device: _Optional[str] = ..., running: _Optional[int] = ..., waiting: _Optional[int] = ..., parked: _Optional[int] = ..., kv_blocks_total: _Optional[int] = ..., kv_blocks_used: _Optional[int] = ..., max_model_len: _Optional[int] = ..., metrics_address: _Optional[str] = ..., pid: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
+    suspects: _containers.RepeatedCompositeFieldContainer[Suspect]
+    def __init__(self, router_id: _Optional[str] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., state: _Optional[str] = ..., model_hash: _Optional[str] = ..., fingerprint: _Optional[str] = ..., dtype: _Optional[str] = ..., device: _Optional[str] = ..., running: _Optional[int] = ..., waiting: _Optional[int] = ..., parked: _Optional[int] = ..., kv_blocks_total: _Optional[int] = ..., kv_blocks_used: _Optional[int] = ..., max_model_len: _Optional[int] = ..., metrics_address: _Optional[str] = ..., pid: _Optional[int] = ..., error: _Optional[str] = ..., suspects: _Optional[_Iterable[_Union[Suspect, _Mapping]]] = ...) -> None: ...
+
+class Suspect(_message.Message):
+    __slots__ = ("worker_id", "pid", "reason")
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    worker_id: str
+    pid: int
+    reason: str
+    def __init__(self, worker_id: _Optional[str] = ..., pid: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class WorkerAddress(_message.Message):
     __slots__ = ("worker_id", "address", "fingerprint", "node")

@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from kimi_k2.combine import combine
-from kimi_k2.expert_ffn import expert_ffn
 from router_service.dispatch import DispatchOptions
 from tests.support.deadline import run_async, wait_until_async
 from tests.support.dispatching import compare_rows
 from tests.support.expert_workers import ExpertModel, Grid, all_live, placement, serving
-from wire.channels import new_server
-from wire.codec import decode_request, encode_error, encode_reply
+from tests.support.hostile_worker import HostileWorker, Spoil, listening
+from wire.codec import encode_error, encode_reply
 from wire.envelope import PREFIX_BYTES
-from wire.frames import DispatchReply, DispatchRequest, ErrorReply
+from wire.frames import DispatchReply, ErrorReply
 from wire.generated import orrery_pb2 as pb
 from wire.header import HEADER_BYTES
-from wire.placement import Epoch
-from wire.services import Context, add_expert_worker
 
 QUICK = DispatchOptions(deadline_s=0.5, describe_s=1.0, min_backoff_s=0.01, max_backoff_s=0.05)
 UNKNOWN_STATE = 99
-
-Spoil = Callable[[DispatchReply], bytes]
 
 
 def error(code: str, expert: int | None = None) -> Spoil:
@@ -85,64 +78,6 @@ KINDS: Mapping[str, Spoil] = {
 }
 
 
-class HostileWorker:
-    """Implements `wire.services.ExpertWorkerServicer`; right unless told how to be wrong."""
-
-    def __init__(self, model: ExpertModel) -> None:
-        self.spoil: Spoil | None = None
-        self.state: int = pb.WORKER_STATE_READY
-        self.asked = 0
-        self._model = model
-
-    async def dispatch(self, frames: AsyncIterator[bytes], context: Context) -> None:
-        async for message in frames:
-            self.asked += 1
-            reply = self._right(decode_request(message))
-            await context.write(encode_reply(reply) if self.spoil is None else self.spoil(reply))
-
-    async def describe(self, request: pb.DescribeRequest) -> pb.WorkerDescription:
-        config, numerics = self._model.config, self._model.numerics
-        experts: Sequence[int] = range(config.n_routed_experts)
-        return pb.WorkerDescription(
-            worker_id="expert-0",
-            state=self.state,  # type: ignore[arg-type]
-            fingerprint=numerics.fingerprint,
-            dtype=str(numerics.dtype).removeprefix("torch."),
-            hidden_size=config.hidden_size,
-            # Layers and experts that no model has are passed over.
-            experts=[
-                *(pb.LayerExperts(layer=layer, experts=experts) for layer in config.moe_layers),
-                pb.LayerExperts(layer=config.moe_layers[0], experts=[70000]),
-                pb.LayerExperts(layer=4000, experts=[1]),
-            ],
-        )
-
-    async def load(self, request: pb.LoadRequest) -> pb.WorkerDescription:
-        return pb.WorkerDescription()
-
-    async def evict(self, request: pb.EvictRequest) -> pb.WorkerDescription:
-        return pb.WorkerDescription()
-
-    async def drain(self, request: pb.DrainRequest) -> pb.DrainResponse:
-        return pb.DrainResponse()
-
-    def _right(self, request: DispatchRequest) -> DispatchReply:
-        held = self._model.local._weights[request.layer]
-        pairs = torch.from_numpy(request.experts.astype(np.int64))
-        x = request.x.repeat_interleave(torch.from_numpy(request.counts.astype(np.int64)), 0)
-        answer = expert_ffn(x, pairs, held, self._model.numerics)
-        if request.combine.all():
-            top_k = self._model.config.num_experts_per_tok
-            weights = torch.from_numpy(request.weights.copy()).view(-1, top_k)
-            answer = combine(answer.view(-1, top_k, answer.shape[1]), weights)
-        return DispatchReply(
-            request_id=request.request_id,
-            epoch=Epoch(term=1, counter=1),
-            layer=request.layer,
-            rows=answer,
-        )
-
-
 def everything(model: ExpertModel) -> dict[int, range]:
     return {layer: range(model.config.n_routed_experts) for layer in model.config.moe_layers}
 
@@ -153,14 +88,8 @@ def test_hostile_answers(model: ExpertModel) -> None:
 
 async def _hostile(model: ExpertModel) -> None:
     hostile = HostileWorker(model)
-    server = new_server()
-    add_expert_worker(server, hostile)
-    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    await server.start()
-    try:
+    async with listening(hostile) as address:
         await _ask_hostile(model, hostile, address)
-    finally:
-        await server.stop(None)
 
 
 async def _ask_hostile(model: ExpertModel, hostile: HostileWorker, address: str) -> None:

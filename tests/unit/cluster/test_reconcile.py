@@ -79,6 +79,33 @@ def test_a_silent_worker_is_replaced_after_so_many_misses() -> None:
     assert "did not answer 3" in script.fleet.members["expert-0"].error
 
 
+def test_a_worker_that_a_router_suspects_is_replaced() -> None:
+    script = Script()
+    script.bring_up()
+    pid = script.fleet.members["expert-0"].pid
+    assert script.seen("router-0", suspects={"expert-0": (pid, "wrong in layer 1")}) == [
+        "kill expert-0",
+        "expert-1 load 1:0-1",
+        "publish 7.2 to router-0: expert-1",
+    ]
+    assert "wrong in layer 1" in script.fleet.members["expert-0"].error
+    assert [note.kind for note in script.notes].count("member_died") == 1
+    # Routers may say so once more, of the process that is gone.
+    stale = {"expert-0": (pid, "wrong in layer 1")}
+    assert "kill expert-0" not in script.seen("router-0", suspects=stale)
+    script.tick()
+    script.launched("expert-0", 9)
+    script.seen("expert-0", held={1: (0, 1)})
+    assert "kill expert-0" not in script.seen("router-0", suspects=stale)
+    assert script.fleet.members["expert-0"].restarts == 1
+
+
+def test_a_suspect_that_nobody_knows_is_passed_over() -> None:
+    script = Script()
+    script.bring_up()
+    assert script.seen("router-0", suspects={"expert-9": (1, "wrong")}) == []
+
+
 def test_failures_wait_longer_each_time() -> None:
     script = Script()
     script.do(Tick())

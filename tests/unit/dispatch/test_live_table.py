@@ -57,6 +57,28 @@ def test_equal_replicas_share_the_experts() -> None:
     assert counts.min() >= 8
 
 
+def test_of_many_replicas_the_better_of_two_is_taken() -> None:
+    made = table([[0, 1, 2, 3]] * 4, 4)
+    experts, load = np.array([[0, 1, 2, 3]]), np.array([0.0, 5.0, 1.0, 9.0])
+    chosen = [
+        set(made.choose(0, experts, load, None, np.array(order)).ravel().tolist())
+        for order in ([1, 3, 0, 2], [3, 2, 1, 0], [0, 1, 2, 3])
+    ]
+    assert chosen == [{1}, {2}, {0}]
+    assert made.crowded == (True,)
+    assert table([[0, 1]], 2).crowded == (False,)
+
+
+def test_power_of_two_choices_spreads_the_work() -> None:
+    made = table([list(range(8))] * 4, 8)
+    rng = np.random.default_rng(3)
+    load = np.zeros(8)
+    for _ in range(400):
+        worker = int(made.choose(0, np.array([[0, 1, 2, 3]]), load, None, rng.permutation(8))[0, 0])
+        load[worker] += 4
+    assert load.max() - load.min() <= 4 * 4
+
+
 def test_no_workers_at_all() -> None:
     made = LiveTable.of(np.zeros((2, 3, 0), np.bool_))
     assert choose(made, [[0, 2]], []) == [[NOBODY, NOBODY]]
@@ -71,10 +93,11 @@ def test_a_choice_is_a_live_owner_and_always_the_same(seed: int, workers: int) -
     experts = np.sort(np.stack([rng.permutation(20)[:4] for _ in range(9)]), axis=1)
     load = rng.integers(0, 3, workers).astype(np.float64)
     without = rng.random(workers) < 0.2 if seed % 2 else None
-    chosen = made.choose(0, experts, load, without)
+    order = rng.permutation(workers) if seed % 3 else None
+    chosen = made.choose(0, experts, load, without, order)
     able = live[0] if without is None else live[0] & ~without
     for expert, worker in zip(experts.ravel(), chosen.ravel(), strict=True):
         assert able[expert].any() if worker >= 0 else not able[expert].any()
         if worker >= 0:
             assert able[expert, worker]
-    assert np.array_equal(chosen, made.choose(0, experts, load, without))
+    assert np.array_equal(chosen, made.choose(0, experts, load, without, order))

@@ -26,11 +26,16 @@ def expert_row(x: Tensor, expert: int) -> Tensor:
 
 
 class Workers:
-    """Answers parts by arithmetic; some of them fail, in an order that the seed gives."""
+    """Answers parts by arithmetic; some of them fail, in an order that the seed gives, and others
+    are asked too for what `late` names as a part of all."""
 
-    def __init__(self, live: NDArray[np.bool_], failing: set[int], seed: int) -> None:
+    def __init__(
+        self, live: NDArray[np.bool_], failing: set[int], seed: int, late: float = 0.0
+    ) -> None:
         self.table = LiveTable.of(live[None])
         self.failing = failing
+        self.late = late
+        self.seconds = self.won = self.useless = 0
         self.rng = np.random.default_rng(seed)
         self.waiting: list[tuple[RowsInFlight, Part]] = []
         self.sent = 0
@@ -47,10 +52,16 @@ class Workers:
     def answer_all(self) -> None:
         while self.waiting:
             flight, part = self.waiting.pop(int(self.rng.integers(len(self.waiting))))
-            if part.worker in self.failing:
+            if self.rng.random() < self.late:
+                self.seconds += flight.second(part, str(part.worker), self.win)
+                self.waiting.append((flight, part))
+            elif part.worker in self.failing:
                 flight.failed(part, str(part.worker), UnavailableError("lost"))
             else:
-                flight.replied(part, self.rows(flight, part))
+                self.useless += not flight.replied(part, self.rows(flight, part))
+
+    def win(self) -> None:
+        self.won += 1
 
     def rows(self, flight: RowsInFlight, part: Part) -> Tensor:
         out = []
@@ -66,16 +77,17 @@ class Workers:
 
 @pytest.mark.parametrize("seed", range(40))
 @pytest.mark.parametrize("failures", [0, 1, 2])
-def test_any_order_of_answers_and_failures(seed: int, failures: int) -> None:
-    run_async(_any_order(seed, failures))
+@pytest.mark.parametrize("late", [0.0, 0.4])
+def test_any_order_of_answers_and_failures(seed: int, failures: int, late: float) -> None:
+    run_async(_any_order(seed, failures, late))
 
 
-async def _any_order(seed: int, failures: int) -> None:
+async def _any_order(seed: int, failures: int, late: float) -> None:
     rng = np.random.default_rng(seed)
     live = rng.random((EXPERTS, 4)) < 0.6
     live[0] = False
     failing = set(rng.permutation(4)[:failures].tolist())
-    workers = Workers(live, failing, seed)
+    workers = Workers(live, failing, seed, late)
     rows = 17
     x = torch.randn(rows, HIDDEN, generator=torch.Generator().manual_seed(seed))
     experts = np.sort(np.stack([rng.permutation(EXPERTS)[:TOP_K] for _ in range(rows)]), axis=1)
@@ -86,6 +98,7 @@ async def _any_order(seed: int, failures: int) -> None:
     assert workers.sent <= 4
     workers.answer_all()
     result = await flight.done
+    assert workers.won <= workers.seconds
 
     remaining = live.copy()
     remaining[:, list(failing)] = False
@@ -111,6 +124,82 @@ async def _any_order(seed: int, failures: int) -> None:
         assert result.parked.nonzero()[:, 0].tolist() == sorted(result.missing)
     else:
         assert result.parked is None
+
+
+def ones(workers: Workers, rows: int) -> tuple[RowsInFlight, list[Part]]:
+    """Rows of ones, dispatched, and the parts that were sent."""
+    experts = np.tile(np.arange(TOP_K), (rows, 1))
+    weights = np.ones((rows, TOP_K), np.float32)
+    x = torch.ones(rows, HIDDEN)
+    flight = RowsInFlight(x, experts, weights, LAYER, CPU, workers.choose, workers.send)
+    flight.start(range(rows))
+    return flight, [part for _, part in workers.waiting]
+
+
+def test_the_first_answer_is_taken_and_the_other_discarded() -> None:
+    run_async(_first_answer())
+
+
+async def _first_answer() -> None:
+    for second_wins in (False, True):
+        workers = Workers(np.ones((EXPERTS, 3), np.bool_), set(), 0)
+        flight, [first] = ones(workers, 2)
+        assert flight.second(first, str(first.worker), workers.win)
+        second = workers.waiting[-1][1]
+        assert second.worker != first.worker
+        winner, loser = (second, first) if second_wins else (first, second)
+        assert flight.replied(winner, workers.rows(flight, winner))
+        assert flight.done.done()
+        assert not flight.replied(loser, torch.full_like(workers.rows(flight, loser), 99.0))
+        assert not flight.second(loser, str(loser.worker), workers.win)
+        assert torch.equal((await flight.done).rows, workers.rows(flight, winner))
+        assert workers.won == second_wins
+
+
+def test_nobody_is_asked_twice_unless_all_rows_have_another_owner() -> None:
+    run_async(_not_all())
+
+
+async def _not_all() -> None:
+    live = np.ones((EXPERTS, 2), np.bool_)
+    live[TOP_K - 1, 1] = False
+    workers = Workers(live, set(), 0)
+    flight, [part] = ones(workers, 2)
+    assert not flight.second(part, "0", workers.win)
+    assert workers.sent == 1
+    assert flight.replied(part, workers.rows(flight, part))
+    assert flight.done.done()
+
+
+def test_a_second_that_fails_leaves_the_first_one_waited_for() -> None:
+    run_async(_second_fails())
+
+
+async def _second_fails() -> None:
+    workers = Workers(np.ones((EXPERTS, 2), np.bool_), set(), 0)
+    flight, [first] = ones(workers, 2)
+    assert flight.second(first, str(first.worker), workers.win)
+    second = workers.waiting[-1][1]
+    assert not flight.failed(second, str(second.worker), UnavailableError("lost"))
+    assert not flight.done.done()
+    # Both were tried: there is nobody else.
+    assert not flight.second(first, str(first.worker), workers.win)
+    assert flight.replied(first, workers.rows(flight, first))
+    assert (await flight.done).parked is None
+
+
+def test_rows_are_parked_once_both_have_failed() -> None:
+    run_async(_both_fail())
+
+
+async def _both_fail() -> None:
+    workers = Workers(np.ones((EXPERTS, 2), np.bool_), set(), 0)
+    flight, [first] = ones(workers, 2)
+    assert flight.second(first, str(first.worker), workers.win)
+    second = workers.waiting[-1][1]
+    assert not flight.failed(first, str(first.worker), UnavailableError("lost"))
+    assert flight.failed(second, str(second.worker), UnavailableError("lost"))
+    assert set((await flight.done).missing) == {0, 1}
 
 
 def test_nothing_to_send_is_done_at_once() -> None:

@@ -15,8 +15,8 @@ class DispatchOptions:
     late_factor, late_quantile: a message that has waited for `late_factor` times this quantile of
         the recent latencies is late: its rows are asked of other owners too, where all of them
         have some.
-    late_min_s, late_max_s: bounds of that time; the longer one is also what holds as long as too
-        few latencies are known.
+    late_min_s, late_max_s: bounds of that time; the upper one, which has the last word, is also
+        what holds as long as too few latencies are known.
     open_after: late messages in a row after which a worker is avoided where there is another.
     slow_factor, slow_min_s: a worker whose answers take `slow_factor` times as long as those of
         others, and `slow_min_s` longer, is avoided too.
@@ -54,8 +54,9 @@ class DispatchOptions:
         for name in ("late_quantile", "hedge_quantile"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must be between 0 and 1, not {getattr(self, name)}")
-        if not 0 < self.late_min_s <= self.late_max_s:
-            raise ValueError(f"late_min_s must be above 0 and at most {self.late_max_s}")
+        for name in ("deadline_s", "late_min_s", "late_max_s", "describe_s"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
 
     def backoff(self, failures: int) -> float:
         """Seconds to wait after so many failures in a row."""
