@@ -35,9 +35,7 @@ class LinkStats:
         self._state: State | None = None
         self._carriers: set[str] = set()
         self._failovers = {f: metrics.failovers.labels(worker_id, f.value) for f in Fault}
-        self._canaries: dict[Verdict, Any] = {
-            v: metrics.canaries.labels(worker_id, v.value) for v in Verdict if v is not Verdict.NONE
-        }
+        self._canaries = {v: metrics.canaries.labels(worker_id, v.value) for v in Verdict}
         # All there from the start: what first appears at 1 shows no increase.
         self._stragglers = metrics.stragglers.labels(worker_id)
         self._late_answers = metrics.late_answers.labels(worker_id)

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.support.hostile_worker import HostileWorker, listening, one_bit
 
 from kimi_k2.canary import canary_answer, canary_rows
 from kimi_k2.checkpoint import Checkpoint
@@ -24,6 +23,7 @@ from tests.support.expert_workers import (
     serving,
     worker_process,
 )
+from tests.support.hostile_worker import HostileWorker, listening, one_bit
 
 WATCHFUL = DispatchOptions(
     deadline_s=20.0,
