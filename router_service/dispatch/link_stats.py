@@ -34,13 +34,13 @@ class LinkStats:
         self.canaries: dict[str, int] = {}
         self._state: State | None = None
         self._carriers: set[str] = set()
-        self._failovers = {f: metrics.failovers.labels(worker_id, f.value) for f in Fault}
-        self._canaries: dict[Verdict, Any] = {
-            v: metrics.canaries.labels(worker_id, v.value) for v in Verdict
-        }
         # All there from the start: what first appears at 1 shows no increase.
-        self._stragglers = metrics.stragglers.labels(worker_id)
-        self._late_answers = metrics.late_answers.labels(worker_id)
+        for fault in Fault:
+            metrics.failovers.labels(worker=worker_id, reason=fault.value)
+        for verdict in Verdict:
+            metrics.canaries.labels(worker=worker_id, verdict=verdict.value)
+        metrics.stragglers.labels(worker=worker_id)
+        metrics.late_answers.labels(worker=worker_id)
 
     def sent(self, size: int) -> None:
         self.messages += 1
@@ -66,17 +66,17 @@ class LinkStats:
     def late(self) -> None:
         """A message was not answered in time."""
         self.stragglers += 1
-        self._stragglers.inc()
+        self._metrics.stragglers.labels(worker=self._worker_id).inc()
 
     def failed_over(self, fault: Fault) -> None:
         """The rows of a message are asked of others, because of this worker."""
         self.failovers[fault] = self.failovers.get(fault, 0) + 1
-        self._failovers[fault].inc()
+        self._metrics.failovers.labels(worker=self._worker_id, reason=fault.value).inc()
 
     def discarded(self) -> None:
         """An answer came when others had answered already, or nobody waited any more."""
         self.late_answers += 1
-        self._late_answers.inc()
+        self._metrics.late_answers.labels(worker=self._worker_id).inc()
 
     def hedge_sent(self) -> None:
         self._hedged("sent")
@@ -86,7 +86,7 @@ class LinkStats:
 
     def canary(self, verdict: Verdict) -> None:
         self.canaries[verdict] = self.canaries.get(verdict, 0) + 1
-        self._canaries[verdict].inc()
+        self._metrics.canaries.labels(worker=self._worker_id, verdict=verdict.value).inc()
 
     def breaker(self, state: State) -> None:
         if state is not self._state:
@@ -104,9 +104,9 @@ class LinkStats:
             self._metrics.dispatch_carrier.remove(self._worker_id, carrier)
         for code in self.errors:
             self._metrics.dispatch_errors.remove(self._worker_id, code)
-        for fault in self._failovers:
+        for fault in Fault:
             self._metrics.failovers.remove(self._worker_id, fault.value)
-        for verdict in self._canaries:
+        for verdict in Verdict:
             self._metrics.canaries.remove(self._worker_id, verdict.value)
         for outcome, number in self.hedges.items():
             if number:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import threading
 import zlib
 from collections.abc import Iterator
@@ -175,6 +177,29 @@ def test_two_routers_one_is_killed(pair: Site) -> None:
         pair.scissors.then = lambda address: None
         for address in killed:
             pair.routers[address].start()
+
+
+def test_a_router_that_hangs_is_left_in_the_end(pair: Site) -> None:
+    """Its connection stands, but gRPC's keepalive finds nobody behind it."""
+    path, body = CASES["choices"]
+    long = {**body, "max_tokens": 200, "ignore_eos": True}
+    want = pair.ask(path, long)
+    stopped: list[int] = []
+
+    def stop(address: str) -> None:
+        if not stopped:
+            stopped.append(pair.routers[address].process.pid)
+            os.kill(stopped[0], signal.SIGSTOP)
+
+    pair.scissors.then = stop
+    try:
+        assert pair.ask(path, long, 60) == want
+    finally:
+        pair.scissors.then = lambda address: None
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+    # It comes back, and what it says of the requests that left it reaches nobody.
+    assert pair.ask(path, long) == want
 
 
 def test_the_only_router_is_killed_and_started_again() -> None:

@@ -50,7 +50,7 @@ def test_the_environment_of_ray() -> None:
     assert made["PYTHONPATH"].endswith(":/elsewhere")
     ports = {name: value for name, value in made.items() if name.endswith("_PORT")}
     assert len(set(ports.values())) == 3
-    assert made["RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"] == "4071"
+    assert made["RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"] == "4121"
     assert made["RAY_AUTH_MODE"] == "token"
     assert made["RAY_AUTH_TOKEN"] != environment(base, config, Path("/tmp/x"))["RAY_AUTH_TOKEN"]
     joining = read_config({"ray": {"address": "10.0.0.7:6379"}})

@@ -161,6 +161,18 @@ def test_panels_are_red_where_alerts_fire() -> None:
     assert agreed >= 6
 
 
+def test_every_query_of_a_panel_is_promql(tmp_path: Path) -> None:
+    asked = [query.expr for board in BOARDS for panel in board.panels for query in panel.queries]
+    told = [expr.replace("$__rate_interval", "1m").replace("$layer", "1") for expr in asked]
+    records = [{"record": f"query:{place}", "expr": expr} for place, expr in enumerate(told)]
+    file = tmp_path / "panels.yaml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": records}]}))
+    line = [program("promtool"), "check", "rules", str(file)]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(records)} rules found" in done.stdout
+
+
 @pytest.mark.parametrize("titles", [[panel.title for panel in board.panels] for board in BOARDS])
 def test_panels_of_a_board_have_titles_of_their_own(titles: list[str]) -> None:
     assert len(set(titles)) == len(titles)
