@@ -78,7 +78,8 @@ class Inquiry:
         idle = 0
         while True:
             if not await self._doubted(doubt):
-                await self._routine()
+                if await self._routine() is Verdict.LATE:
+                    doubt.set()
                 continue
             doubt.clear()
             strikes = self._standing.breaker.strikes
@@ -123,11 +124,11 @@ class Inquiry:
             breaker.passed()
         self._told.changed()
 
-    async def _routine(self) -> None:
-        if self._standing.preferred:
-            canary = await self._canaries.next(self._standing.held)
-            if canary is not None:
-                await self._try(canary)
+    async def _routine(self) -> Verdict | None:
+        if not self._standing.preferred:
+            return None
+        canary = await self._canaries.next(self._standing.held)
+        return None if canary is None else await self._try(canary)
 
     async def _try(self, canary: Canary) -> Verdict:
         try:
