@@ -26,7 +26,7 @@ PROTOC = $(BIN)/python -m grpc_tools.protoc -I wire/protos orrery.proto
 .DEFAULT_GOAL := help
 .PHONY: help serve test chaos check format protos protos-check dashboards k8s-check clean calibrate \
 	profile bench-peers bench-serving bench-dispatch bench-replay bench-placement bench-layers \
-	bench-load bench-soak bench-failover
+	bench-load bench-soak bench-failover bench-changes
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,6 +86,9 @@ bench-layers: ## where a step's time goes
 bench-load: ## checkpoint to ready against reading it
 bench-soak: ## half an hour of random requests and aborts
 bench-failover: ## tokens/s and gaps around a killed worker, with and without replicas
+
+bench-changes: $(VENV)/.stamp-bench ## gaps between tokens while workers come, go and start anew
+	@$(BENCH).bench_changes --json $(RESULTS)/changes.json $(ARGS)
 
 calibrate: $(VENV)/.stamp-bench ## print the planner's constants as measured on this machine
 	@$(BENCH).calibrate $(ARGS)

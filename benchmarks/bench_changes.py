@@ -13,6 +13,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -20,14 +21,14 @@ from typing import Any
 from benchmarks.changes.served import Served, served
 from benchmarks.changes.streams import Gaps, ask_on
 from benchmarks.record import bar_line, write_record
-from benchmarks.serving.arguments import NANO, add_outputs
+from benchmarks.serving.arguments import NANO
 from benchmarks.serving.quiet import Moment
 from benchmarks.serving.services import end_on_sigterm
 from kimi_k2.config import ModelConfig
 from wire.clients.router import RouterClient
 
 _BAR = 1.25
-CHANGES = ("scale-up", "scale-down", "drain", "restart")
+_CHANGES = "scale-up,scale-down,restart,scale-up,drain"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,14 +174,14 @@ def _parser() -> argparse.ArgumentParser:
         description="Gaps between tokens while workers are added, removed and restarted.",
         epilog="example: python -m benchmarks.bench_changes --rounds 1 --only scale-up,drain",
     )
-    add_outputs(made)
     add = made.add_argument
+    add("--json", type=Path, help="file to write")
     add("--streams", type=int, default=16)
     add("--workers", type=int, default=4)
     add("--spares", type=int, default=1)
     add("--rounds", type=int, default=3)
     add("--quiet-s", type=float, default=8.0)
-    add("--only", default=",".join(("scale-up", "scale-down", "restart", "scale-up", "drain")))
+    add("--only", default=_CHANGES, help=f"one after the other; default: {_CHANGES}")
     return made
 
 

@@ -165,12 +165,16 @@ class ControllerHost:
             gateway: who asks: its `node`, `host`, `pid` and `metrics_address`.
 
         Raises:
-            StartError: as in `status`.
+            StartError: as in `status`; or this controller has just taken over and does not know
+                yet, so that whoever asks goes on with those that he knows.
         """
         self._check()
         if gateway is not None:
             self._gateways.heard(gateway, time.monotonic())
-        return [member.address for member in self._controller.fleet.takers]
+        fleet = self._controller.fleet
+        if fleet.resumed and not fleet.begun:
+            raise StartError("this controller has just taken over")
+        return [member.address for member in fleet.takers]
 
     def stop(self) -> None:
         """Ends every member and the controller's work; the actor itself is left to be killed."""

@@ -21,7 +21,7 @@ from cluster.events import Chronicle
 from cluster.fleet import Fleet, Member, Role, epoch_of
 from cluster.gauges import Gauges
 from cluster.life import UP
-from cluster.loads import LoadWindow, Tokens
+from cluster.loads import LoadWindow
 from cluster.permit import permit
 from cluster.reconcile import advance
 from cluster.rules import Pace, Rules
@@ -51,6 +51,7 @@ from cluster.signals import (
     Tick,
     Weighed,
 )
+from cluster.work_done import what_they_did
 from wire.errors import OrreryError, UnavailableError
 
 _log = logging.getLogger(__name__)
@@ -269,21 +270,10 @@ class Controller:
             self._apply(Nodes(leaving=leaving))
 
     async def _weigh(self) -> None:
-        """Looks at what experts and workers had to do; who does not answer is left out."""
-        now, timeout_s = self._clock(), self._pace.timeout_s
-        counters: dict[str, Tokens] = {}
-        busy: dict[str, float] = {}
-        for member in self._fleet.members.values():
-            if member.phase not in UP:
-                continue
-            process = f"{member.member_id} {member.pid}"
-            try:
-                if member.role is Role.ROUTER:
-                    counters[process] = await self._link.tokens(member, timeout_s)
-                elif self._autoscaler is not None and not member.spare:
-                    busy[process] = await self._link.busy_seconds(member, timeout_s)
-            except OrreryError as error:
-                _log.info("%s does not tell its load: %s", member.member_id, error)
+        now, with_busy = self._clock(), self._autoscaler is not None
+        counters, busy = await what_they_did(
+            self._link, self._fleet, self._pace.timeout_s, with_busy=with_busy
+        )
         load = self._window.take(now, counters)
         if load is not None:
             self._apply(Weighed(load=load))

@@ -24,8 +24,9 @@ _BACKOFF_MOST_S = 30.0
 _BACKOFF_MOST_DOUBLINGS = 10
 # A member that was ready for so long has come up for good; one that falls sooner waits longer.
 _STEADY_S = 60.0
-# So often a member may fall and still be started politely.
-_PATIENT_FALLS = 1
+# So many times the misses one that loads may have: it serves nobody yet, and what leaves the
+# processors to others may be slow to answer.
+_LOADING = 10
 
 UP = (Phase.LOADING, Phase.READY, Phase.DRAINING)
 
@@ -54,9 +55,9 @@ def tick(fleet: Fleet, member: Member, now: float, rules: Rules, actions: list[A
 
 
 def _unhurried(fleet: Fleet, member: Member) -> bool:
-    """Whether others serve meanwhile and nobody waits for this one. One that fell again and again
-    may have been left too little of the processors to come up."""
-    if not fleet.begun or member.failures > _PATIENT_FALLS:
+    """Whether others serve meanwhile and nobody waits for this one. One that fell is waited for:
+    until it is back there are fewer copies than there should be."""
+    if not fleet.begun or member.failures:
         return False
     if member.role is Role.ROUTER:
         return any(m.phase is Phase.READY for m in fleet.of(Role.ROUTER))
@@ -85,7 +86,7 @@ def live_on(
     if member.phase in UP:
         if isinstance(event, Missed):
             misses = member.misses + 1
-            if misses >= rules.misses:
+            if misses >= rules.misses * (_LOADING if member.phase is Phase.LOADING else 1):
                 error = f"did not answer {misses} health checks: {event.error}"
                 return fall(member, error, now, actions)
             return dataclasses.replace(member, misses=misses)

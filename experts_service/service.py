@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -16,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from experts_service.admission import Admission
 from experts_service.answering import Answering, Answers
 from experts_service.config import WorkerConfig
+from experts_service.description import description_of
 from experts_service.handler import StreamHandler
 from experts_service.in_flight import InFlight
 from experts_service.intake import Intake
@@ -28,12 +28,10 @@ from experts_service.status import WorkerState, WorkerStatus
 from kimi_k2.errors import ConfigError, ModelError
 from monitoring.metrics import WorkerMetrics, set_state
 from monitoring.server import ListenError, MetricsServer
-from wire.carriers.carrier import INLINE, LOCAL
 from wire.channels import new_server
 from wire.errors import InternalError, InvalidRequestError, OrreryError, UnavailableError
 from wire.generated import orrery_pb2 as pb
 from wire.health import Health
-from wire.messages import epoch_to_message, experts_to_message
 from wire.placement import Epoch
 from wire.polite import in_thread
 from wire.services import EXPERT_WORKER, Context, add_expert_worker
@@ -200,29 +198,7 @@ class WorkerService:
         self._status.hear(term)
 
     def describe(self) -> pb.WorkerDescription:
-        model = self._model
-        description = pb.WorkerDescription(
-            worker_id=self._config.worker_id,
-            state=self._status.state.message,
-            term=self._status.term,
-            epoch=epoch_to_message(self._status.epoch),
-            device=self._config.device,
-            experts_assigned=self._status.assigned,
-            error=self._status.error,
-            metrics_address=self.metrics_address,
-            pid=os.getpid(),
-            carriers=[] if self._config.carrier == INLINE else [LOCAL],
-        )
-        if model is not None:
-            description.model_hash = model.model_hash
-            description.fingerprint = model.numerics.fingerprint
-            description.dtype = str(model.numerics.dtype).removeprefix("torch.")
-            description.hidden_size = model.config.hidden_size
-            description.experts.extend(experts_to_message(model.store.held()))
-            description.experts_loaded = model.store.count
-            description.memory_bytes = model.store.nbytes
-            description.tokens_total = model.counts.total
-        return description
+        return description_of(self._config, self._status, self._model, self.metrics_address)
 
     async def _load_assigned(self) -> None:
         self._status.assigned = sum(len(set(ids)) for ids in self._config.experts.values())

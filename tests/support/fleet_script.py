@@ -28,6 +28,7 @@ from cluster.signals import (
 from cluster.views import ranges
 
 OWNERS: Owners = {1: (("expert-0",), ("expert-0",), ("expert-1",), ("expert-1",))}
+FOUR: Owners = {1: tuple((f"expert-{e // 2}",) for e in range(8))}
 RULES = Rules(misses=3, start_timeout_s=60, drain_s=0.5)
 
 
@@ -141,6 +142,15 @@ class Script:
     @property
     def kinds(self) -> list[str]:
         return [note.kind for note in self.notes]
+
+
+def four(**more: object) -> Script:
+    """Four workers at rest, with two of eight experts each."""
+    script = Script(owners=FOUR, workers=4, **more)  # type: ignore[arg-type]
+    script.bring_up()
+    script.run(10)
+    script.notes.clear()
+    return script
 
 
 def short(action: Action) -> str:

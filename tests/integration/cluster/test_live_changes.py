@@ -116,6 +116,7 @@ class Stage:
         self.expected: list[list[int]] = []
         self.answers = 0
         self._rounds = 0
+        self._router = ""
         self.take_over(self.planned)
 
     def take_over(self, fleet: Fleet) -> None:
@@ -163,8 +164,10 @@ class Stage:
     async def generate(self) -> list[list[int]]:
         """Forty greedy tokens of each of four prompts, asked at once."""
         self._rounds += 1
-        taker = self.controller.fleet.takers[0]
-        async with RouterClient(taker.address) as client:
+        for router in self.controller.fleet.takers[:1]:
+            # A controller that has just taken over knows of none, and gateways keep theirs.
+            self._router = router.address
+        async with RouterClient(self._router) as client:
             stream = client.generate()
             answers = await asyncio.gather(
                 *(self._one(stream, f"{self._rounds}-{n}", n) for n in range(4))

@@ -12,40 +12,27 @@ import pytest
 import cluster.change
 import cluster.holdings
 from cluster.errors import ClusterError
-from cluster.fleet import Phase, Role
+from cluster.fleet import Role
 from cluster.holdings import owned
 from cluster.permit import permit
-from cluster.saved import resume, save
 from cluster.signals import (
-    Absent,
     Died,
     DrainAsked,
     Failed,
-    Launch,
     Loaded,
     Nodes,
     RestartAsked,
     ScaleAsked,
     Seen,
-    Tick,
     Weighed,
 )
-from tests.support.fleet_script import RULES, Script
+from tests.support.fleet_script import FOUR, RULES, Script, four
 from wire.placement import Epoch
 
-FOUR = {1: tuple((f"expert-{e // 2}",) for e in range(8))}
 TWICE = {1: tuple((f"expert-{e // 2}", f"expert-{(e // 2 + 1) % 4}") for e in range(8))}
 
 
 HOT = np.array([[90e3, 80e3, 1e3, 1e3, 1e3, 1e3, 1e3, 1e3]])
-
-
-def four(**more: object) -> Script:
-    script = Script(owners=FOUR, workers=4, **more)  # type: ignore[arg-type]
-    script.bring_up()
-    script.run(10)
-    script.notes.clear()
-    return script
 
 
 def test_examples_in_the_docstrings() -> None:
@@ -252,86 +239,6 @@ def test_a_rolling_restart_loses_nothing(spares: int) -> None:
     assert script.fleet.settled
 
 
-def test_a_router_goes_only_when_another_one_takes_its_requests() -> None:
-    script = four()
-    script.do(DrainAsked(names=frozenset({"router-0"}), by="test"))
-    script.tick()
-    assert script.tick() == ["launch router-1"]
-    assert script.tick() == []
-    assert [m.member_id for m in script.fleet.takers] == ["router-0"]
-    assert script.fleet.served
-    script.launched("router-1", 90)
-    script.seen("router-1", epoch=Epoch(term=0, counter=0))
-    assert script.tick() == []
-    script.seen("router-1")
-    assert [m.member_id for m in script.fleet.takers] == ["router-1"]
-    assert script.tick(1.9) == []
-    assert script.tick(0.2) == ["drain router-0"]
-    assert script.tick() == []
-    script.seen("router-0", "draining")
-    assert script.fleet.served
-    assert script.answer() == ["kill router-0"]
-    assert [m.member_id for m in script.fleet.of(Role.ROUTER)] == ["router-1"]
-    assert script.fleet.settled
-    heir = Script(fleet=resume(save(script.fleet), four().fleet))
-    assert [m.member_id for m in heir.fleet.of(Role.ROUTER)] == ["router-1"]
-    assert heir.fleet.router_number == 1
-
-
-def test_a_router_that_nobody_can_take_over_from_is_kept() -> None:
-    script = four()
-    script.do(DrainAsked(names=frozenset({"router-0"}), by="test"))
-    for _ in range(3):
-        script.tick(5)
-        script.do(Died(member_id="router-1", error="no room"))
-    script.tick()
-    script.tick()
-    assert list(script.fleet.of(Role.ROUTER)) == [script.fleet.members["router-0"]]
-    assert not script.fleet.members["router-0"].leaving
-    assert "router_kept" in script.kinds
-    assert script.fleet.settled
-
-
-def test_a_router_that_falls_while_it_is_replaced_is_not_started_again() -> None:
-    script = four()
-    script.do(DrainAsked(names=frozenset({"router-0"}), by="test"))
-    script.tick()
-    script.tick()
-    script.do(Died(member_id="router-0", error="gone"))
-    script.run(20)
-    assert [m.phase for m in script.fleet.of(Role.ROUTER)] == [Phase.READY]
-    assert script.fleet.settled
-
-
-def test_routers_leave_a_node_that_leaves() -> None:
-    script = four()
-    script.do(Nodes(leaving=frozenset({"n"})))
-    told = script.run(60)
-    launch = next(a for a in script.launches if a.member.member_id == "router-1")
-    assert launch.avoid == {"n"}
-    assert "kill router-0" in told
-    assert "experts_lost" not in script.kinds
-
-
-def test_a_refused_worker_is_replaced_on_another_node() -> None:
-    script = four()
-    for name, node in (("expert-0", "bad"), ("expert-1", "good")):
-        member = script.fleet.members[name]
-        script.fleet = script.fleet.put(dataclasses.replace(member, node=node))
-    script.do(Died(member_id="expert-0", error="gone"))
-    script.tick()
-    script.launched("expert-0", 70, "bad")
-    script.seen("expert-0", fingerprint="other")
-    assert script.fleet.members["expert-0"].phase is Phase.DOWN
-    script.run(60)
-    assert "expert-0" not in script.fleet.members
-    launch = next(a for a in script.launches if a.member.member_id == "expert-4")
-    assert launch.avoid == {"bad"}
-    assert len(script.fleet.serving) == 4
-    assert all(script.fleet.placement.owners[1])
-    assert script.fleet.settled
-
-
 def test_loads_move_experts_within_the_budget() -> None:
     rules = dataclasses.replace(RULES, loads_bytes=1, redundant=2)
     owners = {1: tuple((f"expert-{e // 2}",) for e in range(8))}
@@ -389,35 +296,6 @@ def test_who_joins_gets_an_equal_part_while_loads_tell_nothing(
     assert after > before
 
 
-def test_who_is_started_while_others_serve_leaves_the_processors_to_them() -> None:
-    def launches(script: Script) -> dict[str, bool]:
-        script.launches.clear()
-        script.run(30)
-        return {launch.member.member_id: launch.polite for launch in script.launches}
-
-    script = four()
-    assert not any(launch.polite for launch in script.launches)
-    script.do(ScaleAsked(workers=5, by="test"))
-    assert launches(script) == {"expert-4": True}
-    for polite in (True, False):
-        script.do(Died(member_id="expert-4", error="gone"))
-        script.tick(2)
-        assert script.launches[-1].member.restarts == script.fleet.members["expert-4"].restarts
-        assert script.launches[-1].polite is polite
-        script.run(30)
-    script.do(Died(member_id="router-0", error="gone"))
-    assert launches(script) == {"router-0": False}
-
-
-def test_a_worker_that_rows_wait_for_takes_what_processors_it_can_get() -> None:
-    script = four()
-    script.rules = dataclasses.replace(RULES, memory_bytes=2)
-    script.do(Died(member_id="expert-0", error="gone"))
-    script.do(Tick())
-    assert script.fleet.lost_since is not None
-    assert script.launches[-1] == Launch(member=script.fleet.members["expert-0"])
-
-
 def test_plans_go_by_the_last_load_that_told_something() -> None:
     script = four()
     script.do(Weighed(load=HOT))
@@ -443,78 +321,6 @@ def test_what_cannot_be_done_is_refused_before_anything_is() -> None:
     ):
         with pytest.raises(ClusterError, match=why):
             permit(script.fleet, ask, rules)
-
-
-def test_a_new_controller_finds_the_fleet_as_it_is() -> None:
-    script = four(spares=1)
-    script.do(DrainAsked(names=frozenset({"expert-1"}), by="test"))
-    script.tick()
-    script.answer()
-    saved, holds = save(script.fleet), dict(script.fleet.members)
-    heir = Script(fleet=resume(saved, Script(owners=FOUR, workers=4, spares=1).fleet))
-    assert heir.fleet.members["expert-1"].leaving
-    assert not heir.fleet.begun
-    heir.tick()
-    told: list[str] = []
-    for port, (name, member) in enumerate(list(heir.fleet.members.items())):
-        assert member.phase is Phase.STARTING
-        heir.launched(name, port)
-        known = (
-            {"epoch": Epoch(term=6, counter=9)}
-            if name == "router-0"
-            else {"held": holds[name].experts}
-        )
-        told += heir.seen(name, **known)
-    assert told[-1].startswith("publish 7.1 to router-0")
-    assert all(heir.fleet.placement.owners[1])
-    heir.run(30)
-    assert "expert-1" not in heir.fleet.members
-    assert heir.fleet.workers == 3
-    assert "experts_lost" not in heir.kinds
-
-
-@pytest.mark.parametrize("silent", [False, True])
-def test_an_heir_repairs_at_once_what_was_lost_with_its_predecessor(silent: bool) -> None:
-    """Without waiting for the process that is started anew, nor long for one that hangs."""
-    script = four(spares=1)
-    heir = Script(fleet=resume(save(script.fleet), script.fleet))
-    heir.tick()
-    if not silent:
-        heir.do(Absent(member_id="expert-1"))
-    for port, name in enumerate(list(heir.fleet.members)):
-        if name != "expert-1":
-            heir.launched(name, port)
-    for name in list(heir.fleet.members):
-        if name != "expert-1":
-            heir.seen(name, held=script.fleet.members[name].experts)
-    assert heir.fleet.begun is not silent
-    if silent:
-        heir.tick(9.5)
-        assert not heir.fleet.begun
-        heir.tick(1.0)
-    assert heir.fleet.begun
-    heir.seen("router-0")
-    assert [(c.worker.member_id, c.experts) for c in heir.pending] == [
-        ("expert-4", script.fleet.members["expert-1"].experts)
-    ]
-    assert heir.fleet.members["expert-1"].phase is Phase.STARTING
-    assert ("member_died" in heir.kinds) is not silent
-
-
-def test_an_heir_moves_nothing_before_every_router_has_its_term() -> None:
-    script = four()
-    heir = Script(fleet=resume(save(script.fleet), script.fleet))
-    heir.tick()
-    for port, name in enumerate(list(heir.fleet.members)):
-        heir.launched(name, port)
-    for name in list(heir.fleet.members):
-        old = {"epoch": Epoch(term=1, counter=9)} if name == "router-0" else {}
-        heir.seen(name, held=script.fleet.members[name].experts, **old)
-    assert heir.fleet.begun
-    heir.do(Died(member_id="expert-0", error="gone"))
-    assert heir.pending == []
-    heir.seen("router-0")
-    assert [c.worker.member_id for c in heir.pending] != []
 
 
 def test_a_worker_that_lost_what_it_held_is_found_out() -> None:

@@ -78,7 +78,7 @@ class World:
     async def publish(self, router: Member, placement: Placement, timeout_s: float) -> Report:
         self._reach(router)
         known = self.epochs.get(router.member_id, Epoch(term=0, counter=0))
-        if placement.epoch < known:
+        if placement.epoch < known or placement.epoch.term < self.terms[router.member_id]:
             raise StaleEpochError("older")
         self.epochs[router.member_id] = placement.epoch
         self.log.append(f"placed {' '.join(placement.workers)}")
@@ -93,12 +93,12 @@ class World:
         await asyncio.sleep(100)
 
     async def load(self, worker: Member, epoch: Epoch, experts: Experts) -> None:
-        self._reach(worker)
+        self._command(worker, epoch)
         self.held[worker.member_id] = plus(self.held[worker.member_id], experts)
         self.log.append(f"{worker.member_id} loaded")
 
     async def evict(self, worker: Member, epoch: Epoch, experts: Experts) -> None:
-        self._reach(worker)
+        self._command(worker, epoch)
         self.held[worker.member_id] = minus(self.held[worker.member_id], experts)
         self.log.append(f"{worker.member_id} evicted")
 
@@ -123,6 +123,11 @@ class World:
             node="n",
             pid=start,
         )
+
+    def _command(self, worker: Member, epoch: Epoch) -> None:
+        self._reach(worker)
+        if epoch.term < self.terms[worker.member_id]:
+            raise StaleEpochError("older")
 
     def _reach(self, member: Member) -> None:
         if member.member_id in self.silent:
@@ -165,12 +170,12 @@ def controller_of(
 
 
 def with_controller(
-    world: World, play: Callable[[Controller], Awaitable[None]]
+    world: World, play: Callable[[Controller], Awaitable[None]], misses: int = 3
 ) -> CollectorRegistry:
     registry = CollectorRegistry()
 
     async def scene() -> None:
-        controller = controller_of(world, PLANNED, registry)
+        controller = controller_of(world, PLANNED, registry, misses=misses)
         work = asyncio.create_task(controller.run())
         try:
             await wait_until_async(lambda: controller.fleet.settled, "a settled fleet", 5)
@@ -267,7 +272,7 @@ def test_members_end_routers_first() -> None:
 
 
 def test_everybody_has_heard_an_heir_before_it_publishes_and_the_old_one_moves_nothing() -> None:
-    world = World()
+    world, patient = World(), 100_000
     # As a real process that Ray finds under its name: the heir starts nobody anew.
     world.stay = True
 
@@ -276,7 +281,7 @@ def test_everybody_has_heard_an_heir_before_it_publishes_and_the_old_one_moves_n
         world.silent.add("expert-1")
         world.log.clear()
         saved = resume(save(old.fleet), planned)
-        heir = controller_of(world, saved, CollectorRegistry(), misses=100_000)
+        heir = controller_of(world, saved, CollectorRegistry(), misses=patient)
         work = asyncio.create_task(heir.run())
         await wait_until_async(lambda: world.terms["expert-0"] == 4, "its first word", 5)
         await wait_until_async(lambda: old.fleet.superseded, "the old one's insight", 5)
@@ -293,7 +298,7 @@ def test_everybody_has_heard_an_heir_before_it_publishes_and_the_old_one_moves_n
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
 
-    with_controller(world, play)
+    with_controller(world, play, patient)
 
 
 def test_a_controller_that_was_followed_ends_no_process() -> None:

@@ -260,3 +260,14 @@ def test_a_worker_of_another_checkpoint_never_serves() -> None:
     assert script.seen("expert-0", model_hash="aaaa") == []
     assert script.seen("expert-1", model_hash="bbbb") == ["kill expert-1"]
     assert "checkpoint bbbb, that of expert-0 holds aaaa" in script.fleet.members["expert-1"].error
+
+
+def test_one_that_loads_may_be_slow_to_answer() -> None:
+    script = Script()
+    script.bring_up()
+    script.do(Died(member_id="expert-0", error="gone"))
+    script.do(Tick())
+    script.launched("expert-0", 5)
+    missed = Missed(member_id="expert-0", error="silence")
+    assert [script.do(missed) for _ in range(10 * RULES.misses - 1)] == [[]] * 29
+    assert script.do(missed)[0] == "kill expert-0"

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -38,6 +39,33 @@ def test_what_the_work_raised_is_raised() -> None:
 
     with pytest.raises(KeyError, match="no such thing"):
         politely(fail)
+
+
+def test_a_timeout_of_the_work_is_not_taken_for_impatience() -> None:
+    def fail() -> None:
+        raise TimeoutError("its own")
+
+    with pytest.raises(TimeoutError, match="its own"):
+        politely(fail)
+
+
+def test_work_that_gets_no_processor_is_hurried_on_where_that_is_allowed() -> None:
+    def until_hurried() -> int:
+        end = time.monotonic() + 0.5
+        while os.sched_getscheduler(0) == os.SCHED_IDLE and time.monotonic() < end:
+            time.sleep(0.01)
+        return os.sched_getscheduler(0)
+
+    def back() -> bool:
+        try:
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        except PermissionError:
+            return False
+        return True
+
+    allowed = politely(back)
+    hurried = politely(until_hurried, patience_s=0.05)
+    assert hurried == (os.SCHED_OTHER if allowed else os.SCHED_IDLE)
 
 
 @pytest.mark.parametrize("polite", [False, True])
