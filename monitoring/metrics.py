@@ -117,25 +117,19 @@ class RouterMetrics:
         )
         self.failovers = declare.counter(
             "orrery_router_failovers",
-            "Dispatch messages whose rows went to other expert workers, or were parked, because of"
-            " this one; by reason (lost, late, error or garbage).",
+            "Messages whose rows went elsewhere, or were parked: lost, late, error or garbage.",
             "worker",
             "reason",
         )
         self.stragglers = declare.counter(
-            "orrery_router_stragglers",
-            "Dispatch messages that were late by what is usual, by expert worker.",
-            "worker",
+            "orrery_router_stragglers", "Dispatch messages late by what is usual.", "worker"
         )
         self.late_answers = declare.counter(
-            "orrery_router_late_answers",
-            "Answers discarded since others had answered before, by expert worker.",
-            "worker",
+            "orrery_router_late_answers", "Answers discarded: others came first.", "worker"
         )
         self.hedges = declare.counter(
             "orrery_router_hedges",
-            "Dispatch messages sent to a second expert worker although they were not late, by the"
-            " first one and outcome: sent, and of those won by the second.",
+            "Messages sent to a second worker before they were late, and those that it won.",
             "worker",
             "outcome",
         )

@@ -159,6 +159,8 @@ class Traffic:
             if call is not None:
                 self.stats.failed(str(ErrorCode.UNAVAILABLE))
                 self._fail(call, UnavailableError(str(error)), fault)
+        if self._ended is not None:
+            self.when_ended(self._ended)
 
     def when_ended(self, callback: Callable[[], None]) -> None:
         """Has `callback` called as soon as no message waits for its answer."""

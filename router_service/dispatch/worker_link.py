@@ -211,7 +211,7 @@ class WorkerLink:
 
     def changed(self) -> None:
         """Tells those who ask workers that the standing may have changed."""
-        self.stats.breaker(self.standing.breaker.state)
+        self.probing()
         try:
             self._changed()
         except Exception:  # noqa: BLE001
@@ -219,7 +219,9 @@ class WorkerLink:
             _log.exception("a change of worker %s was not taken", self.address.worker_id)
 
     def probing(self) -> None:
-        self.stats.breaker(self.standing.breaker.state)
+        # There may be another link to this worker already, which says what holds.
+        if not self._retired:
+            self.stats.breaker(self.standing.breaker.state)
 
     def judged(self, verdict: Verdict) -> None:
         self.stats.canary(verdict)
