@@ -60,9 +60,9 @@ class Wish:
         }
 
 
-def wishes(number: int = CLIENTS) -> tuple[Wish, ...]:
+def wishes(number: int = CLIENTS, seed: int = SEED) -> tuple[Wish, ...]:
     """Every second one is greedy; nano-K2's tokens."""
-    draw = random.Random(SEED)
+    draw = random.Random(seed)
     highest = int(ModelConfig.from_dir(NANO).vocab_size * _ORDINARY)
     return tuple(
         Wish(

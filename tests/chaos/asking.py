@@ -7,14 +7,17 @@ from functools import partial
 
 from benchmarks.failover.clients import LEAST_TOKENS, TOKENS, Clients
 from benchmarks.failover.ways import GrpcWay, HttpWay
-from benchmarks.failover.wishes import CLIENTS, wishes
+from benchmarks.failover.wishes import CLIENTS, SEED, wishes
 from tests.chaos.fleet import Fleet
 from tests.chaos.gateways import Gateway
 
 
-def clients_of(fleet: Fleet, different: int = CLIENTS) -> Clients:
-    """Of the first router, by gRPC; all of them together have so many different wishes."""
-    return Clients(partial(GrpcWay, fleet.routers()[0]["address"]), wishes(different))
+def clients_of(
+    fleet: Fleet, *, different: int = CLIENTS, seed: int = SEED, router: int = 0
+) -> Clients:
+    """Of one router, by gRPC; all of them together have so many different wishes."""
+    address = fleet.routers()[router]["address"]
+    return Clients(partial(GrpcWay, address), wishes(different, seed))
 
 
 def by_http(gateways: Sequence[Gateway], fleet: Fleet) -> Clients:
