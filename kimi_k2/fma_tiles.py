@@ -34,7 +34,7 @@ _4x16 = tile_function(4, 1, 16)
 _2x16 = tile_function(2, 1, 16)
 _1x16 = tile_function(1, 1, 16)
 _32x4 = tile_function(32, 1, 4, quads=True)
-_16x4 = tile_function(16, 1, 4)
+_quads = tile_function(16, 1, 4, quads=True)
 _8x4 = tile_function(8, 1, 4)
 _1x4 = tile_function(1, 1, 4)
 _8x1 = tile_function(8, 1, 1)
@@ -109,15 +109,16 @@ def _product(
                     _1x16(x, a_row, a_column, right, b_row, y, c_row, inner, segment, kind)
                     row += 1
             elif width == 4:
-                if _ROOM and more >= 32 and a_column == 1 and inner % 4 == 0 and segment % 4 == 0:
+                fours = a_column == 1 and inner % 4 == 0 and segment % 4 == 0
+                if fours and _ROOM and more >= 32:
                     _32x4(x, a_row, a_column, right, b_row, y, c_row, inner, segment, kind)
                     row += 32
-                elif not _ROOM and more >= 8:
+                elif fours and more >= 16:
+                    _quads(x, a_row, a_column, right, b_row, y, c_row, inner, segment, kind)
+                    row += 16
+                elif more >= 8:
                     _8x4(x, a_row, a_column, right, b_row, y, c_row, inner, segment, kind)
                     row += 8
-                elif _ROOM and more >= 16:
-                    _16x4(x, a_row, a_column, right, b_row, y, c_row, inner, segment, kind)
-                    row += 16
                 else:
                     _1x4(x, a_row, a_column, right, b_row, y, c_row, inner, segment, kind)
                     row += 1

@@ -18,6 +18,7 @@ from numba.extending import intrinsic
 
 from kimi_k2.expert_size import LANES
 from kimi_k2.jit import compiled
+from kimi_k2.tile_code import many_registers
 
 NIBBLES = 8
 
@@ -147,10 +148,12 @@ def _emit(builder: Any, arguments: Any, rows: int, vectors: int) -> None:
         builder.store(builder.load(totals[row, vector]), pointer(c, offset, 4, _FLOATS), align=4)
 
 
+_ROOM = many_registers()
 _4x64 = _tile(4, 4)
 _2x64 = _tile(2, 4)
 _1x64 = _tile(1, 4)
 _4x16 = _tile(4, 1)
+_2x16 = _tile(2, 1)
 _1x16 = _tile(1, 1)
 
 
@@ -185,7 +188,7 @@ def int4_product(
             x, y, more = a + 4 * row * a_row, out + 4 * row * c_row, rows - row
             if row > 0:
                 soon, soon_too = words, halves
-            if left >= 64:
+            if _ROOM and left >= 64:
                 if more >= 4:
                     _4x64(
                         x, a_row, words, halves, columns, y, c_row, inner, segment, group,
@@ -210,10 +213,16 @@ def int4_product(
                     soon, soon_too,
                 )  # fmt: skip
                 row += 4
+            elif more >= 2:
+                _2x16(
+                    x, a_row, words, halves, columns, y, c_row, inner, segment, group,
+                    soon, soon_too,
+                )  # fmt: skip
+                row += 2
             else:
                 _1x16(
                     x, a_row, words, halves, columns, y, c_row, inner, segment, group,
                     soon, soon_too,
                 )  # fmt: skip
                 row += 1
-        column += 64 if left >= 64 else 16
+        column += 64 if _ROOM and left >= 64 else 16

@@ -1,8 +1,8 @@
 """Scores of few rows against keys: what decoding spends its time on, bound by memory.
 
-`kimi_k2.fma_tiles` has the like for any product. This one takes 16 keys at a time (8 where there
-are few registers), since memory delivers 16 streams faster than 32, and asks for the memory of the
-next page while it computes: one line of it for each line that it reads.
+`kimi_k2.fma_tiles` has the like for any product. This one takes 16 keys at a time, since memory
+delivers 16 streams faster than 32, and asks for the memory of the next page while it computes:
+one line of it for each line that it reads.
 """
 
 from __future__ import annotations
@@ -15,17 +15,14 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from kimi_k2.jit import compiled
-from kimi_k2.tile_code import many_registers
 
-_ROOM = many_registers()
-KEYS = 16 if _ROOM else 8
+KEYS = 16
 """Keys of a tile."""
 ROWS = 4
 """Rows of a tile."""
 _LINE = 64
 _ARGUMENTS = 9
 _FLOAT, _INDEX, _INT, _BYTE = ir.FloatType(), ir.IntType(64), ir.IntType(32), ir.IntType(8)
-_QUAD = ir.VectorType(_FLOAT, 4)
 _READ, _KEEP, _DATA = _INT(0), _INT(3), _INT(1)
 """Of the prefetch instruction: to read, into the nearest cache, data."""
 
@@ -53,114 +50,63 @@ def _tile(ahead: bool) -> Callable[..., None]:
 
 def _emit(builder: Any, arguments: Any, ahead: bool) -> None:
     a, a_row, b, b_row, c, c_row, inner, segment, wanted = arguments
-    tile = _Quads(builder, a, a_row, b, b_row) if _ROOM else _Singles(builder, a, a_row, b, b_row)
-    sums = [cgutils.alloca_once(builder, tile.kind) for _ in tile.groups]
-    totals = [cgutils.alloca_once(builder, tile.kind) for _ in tile.groups]
+    quad, kind = ir.VectorType(_FLOAT, 4), ir.VectorType(_FLOAT, 16)
+    fma = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(kind, [kind] * 3), "llvm.fma.v16f32"
+    )
+    groups = range(KEYS // 4)
+    sums = [cgutils.alloca_once(builder, kind) for _ in groups]
+    totals = [cgutils.alloca_once(builder, kind) for _ in groups]
+
+    def load(base: Any, offset: Any) -> Any:
+        return builder.load(pointer(base, offset), align=4)
+
+    def pointer(base: Any, offset: Any) -> Any:
+        place = builder.add(base, builder.mul(offset, _INDEX(4)))
+        return builder.inttoptr(place, quad.as_pointer())
+
+    def shuffle(one: Any, other: Any, lanes: list[int]) -> Any:
+        mask = ir.Constant(ir.VectorType(_INT, len(lanes)), lanes)
+        return builder.shuffle_vector(one, other, mask)
 
     def loop(first: Any, end: Any, step: Any) -> Any:
         return cgutils.for_range_slice(builder, first, end, step, _INDEX)
 
     for total in totals:
-        builder.store(ir.Constant(tile.kind, [-0.0] * tile.kind.count), total)
+        builder.store(ir.Constant(kind, [-0.0] * 16), total)
     with loop(_INDEX(0), inner, segment) as (first, _):
         for one in sums:
-            builder.store(ir.Constant(tile.kind, [0.0] * tile.kind.count), one)
+            builder.store(ir.Constant(kind, [0.0] * 16), one)
         end = builder.add(first, segment)
         end = builder.select(builder.icmp_signed("<", end, inner), end, inner)
         with loop(first, end, _INDEX(4)) as (k, _):
             if ahead:
-                # 4 numbers of all keys were whole lines if they lay together, as next page's do.
+                # 4 numbers of 16 keys were 4 lines if they lay together, as next page's lines do.
                 _ask(builder, builder.add(wanted, builder.mul(k, _INDEX(4 * KEYS))))
-            tile.add_four(k, sums)
+            right = []
+            for step in range(4):
+                four = load(b, builder.mul(builder.add(k, _INDEX(step)), b_row))
+                right.append(shuffle(four, four, [0, 1, 2, 3] * 4))
+            for group in groups:
+                left = []
+                for key in range(4 * group, 4 * group + 4):
+                    left.append(load(a, builder.add(builder.mul(_INDEX(key), a_row), k)))
+                low = shuffle(left[0], left[1], list(range(8)))
+                high = shuffle(left[2], left[3], list(range(8)))
+                block = shuffle(low, high, list(range(16)))
+                one = builder.load(sums[group])
+                for step in range(4):
+                    spread = shuffle(block, block, [4 * (n // 4) + step for n in range(16)])
+                    one = builder.call(fma, [spread, right[step], one])
+                builder.store(one, sums[group])
         for total, one in zip(totals, sums, strict=True):
             builder.store(builder.fadd(builder.load(total), builder.load(one)), total)
-    for group, total in zip(tile.groups, totals, strict=True):
-        whole = builder.load(total)
-        for key in range(tile.keys):
-            four = _shuffle(builder, whole, whole, list(range(4 * key, 4 * key + 4)))
-            place = builder.mul(_INDEX(tile.keys * group + key), c_row)
-            builder.store(four, _pointer(builder, c, place), align=4)
-
-
-class _Quads:
-    """4 keys with 4 rows each in a vector: few instructions where vectors are long."""
-
-    keys = 4
-    kind = ir.VectorType(_FLOAT, 16)
-    groups = range(KEYS // 4)
-
-    def __init__(self, builder: Any, a: Any, a_row: Any, b: Any, b_row: Any) -> None:
-        self._builder, self._a, self._a_row, self._b, self._b_row = builder, a, a_row, b, b_row
-        self._fma = _fma(builder, self.kind)
-
-    def add_four(self, k: Any, sums: list[Any]) -> None:
-        """What the inner elements from `k` on add to the sums."""
-        builder, right = self._builder, []
-        for step in range(4):
-            four = _four(builder, self._b, self._b_row, builder.add(k, _INDEX(step)))
-            right.append(_shuffle(builder, four, four, [0, 1, 2, 3] * 4))
-        for group, place in zip(self.groups, sums, strict=True):
-            left = []
-            for key in range(4 * group, 4 * group + 4):
-                offset = builder.add(builder.mul(_INDEX(key), self._a_row), k)
-                left.append(builder.load(_pointer(builder, self._a, offset), align=4))
-            low = _shuffle(builder, left[0], left[1], list(range(8)))
-            high = _shuffle(builder, left[2], left[3], list(range(8)))
-            block = _shuffle(builder, low, high, list(range(16)))
-            one = builder.load(place)
-            for step in range(4):
-                spread = [4 * (n // 4) + step for n in range(16)]
-                one = builder.call(
-                    self._fma, [_shuffle(builder, block, block, spread), right[step], one]
-                )
-            builder.store(one, place)
-
-
-class _Singles:
-    """One key with its 4 rows in a vector: nothing has to be moved between lanes, and 8 sums fit
-    into 16 registers."""
-
-    keys = 1
-    kind = _QUAD
-    groups = range(KEYS)
-
-    def __init__(self, builder: Any, a: Any, a_row: Any, b: Any, b_row: Any) -> None:
-        self._builder, self._a, self._a_row, self._b, self._b_row = builder, a, a_row, b, b_row
-        self._fma = _fma(builder, self.kind)
-
-    def add_four(self, k: Any, sums: list[Any]) -> None:
-        """What the inner elements from `k` on add to the sums."""
-        builder = self._builder
-        for step in range(4):
-            inner = builder.add(k, _INDEX(step))
-            right = _four(builder, self._b, self._b_row, inner)
-            for key, place in zip(self.groups, sums, strict=True):
-                offset = builder.add(builder.mul(_INDEX(key), self._a_row), inner)
-                address = _pointer(builder, self._a, offset, _FLOAT)
-                first = builder.insert_element(
-                    ir.Constant(_QUAD, ir.Undefined), builder.load(address), _INDEX(0)
-                )
-                left = _shuffle(builder, first, first, [0] * 4)
-                builder.store(builder.call(self._fma, [left, right, builder.load(place)]), place)
-
-
-def _fma(builder: Any, kind: Any) -> Any:
-    signature = ir.FunctionType(kind, [kind] * 3)
-    return cgutils.get_or_insert_function(builder.module, signature, f"llvm.fma.v{kind.count}f32")
-
-
-def _pointer(builder: Any, base: Any, offset: Any, kind: Any = _QUAD) -> Any:
-    place = builder.add(base, builder.mul(offset, _INDEX(4)))
-    return builder.inttoptr(place, kind.as_pointer())
-
-
-def _four(builder: Any, base: Any, row: Any, k: Any) -> Any:
-    return builder.load(_pointer(builder, base, builder.mul(k, row)), align=4)
-
-
-def _shuffle(builder: Any, one: Any, other: Any, lanes: list[int]) -> Any:
-    mask = ir.Constant(ir.VectorType(_INT, len(lanes)), lanes)
-    return builder.shuffle_vector(one, other, mask)
+    for group in groups:
+        total = builder.load(totals[group])
+        for key in range(4):
+            four = shuffle(total, total, list(range(4 * key, 4 * key + 4)))
+            place = builder.mul(_INDEX(4 * group + key), c_row)
+            builder.store(four, pointer(c, place), align=4)
 
 
 def _ask(builder: Any, address: Any) -> None:
