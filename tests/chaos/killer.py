@@ -38,6 +38,12 @@ class Killer:
             if mine <= set().union(*(held for other, held in alive if other is not row))
         ]
 
+    def needed(self) -> Row:
+        """A worker with the last live copy of some expert."""
+        wait_until(lambda: len(self._alive()) > 1, "two workers that the routers use")
+        spared = [row["id"] for row in self.expendable()]
+        return next(row for row, _ in self._alive() if row["id"] not in spared)
+
     def partners(self) -> tuple[Row, Row]:
         """Two workers that together hold both copies of more experts than any other two."""
         wait_until(lambda: len(self._alive()) > 1, "two workers that the routers use")
