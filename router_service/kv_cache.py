@@ -26,6 +26,7 @@ class KVCache:
         self._prefixes = PrefixCache() if prefix_cache else None
         self._wipe = wipe
         self._tainted: set[int] = set()
+        self._root = ROOT
 
     def admit(self, seq: Sequence, *, reserve: int = 0) -> bool:
         """Gives `seq` blocks for all its tokens, cached ones first; false: not enough of them.
@@ -79,6 +80,14 @@ class KVCache:
         """
         self._tainted.update(blocks)
 
+    def distrust(self) -> None:
+        """Has nothing that was computed until now found again, as it may rest on wrong answers.
+
+        Names begin anew, so that those of the blocks there are lead nowhere and the least recently
+        used go first as ever. What running sequences compute is still named the old way.
+        """
+        self._root = block_hash(self._root, ())
+
     def violations(self, sequences: Iterable[Sequence]) -> list[str]:
         """What is wrong with counts and maps, given every sequence that may hold blocks."""
         findable = self._prefixes.blocks if self._prefixes else set()
@@ -92,6 +101,8 @@ class KVCache:
         hits: list[int] = []
         if self._prefixes is None:
             return hits
+        if seq.names_root != self._root:
+            seq.names_root, seq.block_names = self._root, []
         for index in range((len(seq.tokens) - 1) // BLOCK_SIZE):
             block = self._prefixes.find(_name(seq, index))
             if block is None:
@@ -121,5 +132,5 @@ def _name(seq: Sequence, index: int) -> bytes:
     names = seq.block_names
     for number in range(len(names), index + 1):
         tokens = seq.tokens[number * BLOCK_SIZE : (number + 1) * BLOCK_SIZE]
-        names.append(block_hash(names[-1] if names else ROOT, tokens))
+        names.append(block_hash(names[-1] if names else seq.names_root, tokens))
     return names[index]

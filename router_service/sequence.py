@@ -6,6 +6,7 @@ from collections import Counter
 from functools import cached_property
 
 from router_service.outputs import Ending, OutputSink, RequestOutput, TokenLogprobs
+from router_service.prefix_cache import ROOT
 from router_service.request import Request
 from router_service.stop_checker import StopChecker
 
@@ -19,7 +20,8 @@ class Sequence:
     block_table: KV blocks that cover at least `computed` positions.
     block_hashes: names of the full blocks that are valid, in order.
     block_names: names of its first full blocks, valid or not, as far as they have been asked for;
-        tokens are only ever appended, so they stay.
+        tokens are only ever appended, so they stay. names_root: what the first one follows; see
+        `KVCache.distrust`.
     in_flight: inside a micro-batch now, so that its blocks must not be given away.
     missing: the (layer, expert) that it is parked for.
     """
@@ -37,6 +39,7 @@ class Sequence:
         self.block_table: list[int] = []
         self.block_hashes: list[bytes] = []
         self.block_names: list[bytes] = []
+        self.names_root = ROOT
         self.in_flight = False
         self.finished = False
         self.missing: tuple[int, int] | None = None

@@ -31,6 +31,7 @@ from router_service.loaded_model import LoadedModel, load_model
 from router_service.servicer import Servicer
 from router_service.telemetry import Telemetry
 from router_service.visible_text import VisibleText
+from router_service.wrong_answers import WrongAnswers
 from wire.channels import new_server
 from wire.errors import InternalError, OrreryError, StaleEpochError, UnavailableError
 from wire.generated import orrery_pb2 as pb
@@ -231,6 +232,7 @@ class RouterService:
             self._telemetry,
             loaded.model.numerics.device,
         )
+        experts.add_listener(WrongAnswers(experts.suspects, engine.kv.distrust).look)
         experts.add_listener(engine.experts_changed)
         engine.start()
         self._loaded, self._experts, self._engine = loaded, experts, engine

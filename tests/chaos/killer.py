@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import time
+from itertools import combinations
 from typing import Any
 
 import httpx
 
 from tests.chaos.fleet import Fleet, Row
 from tests.chaos.nodes import kill
+from tests.support.deadline import wait_until
 
 Holding = set[tuple[str, int]]
 
@@ -29,6 +31,30 @@ class Killer:
 
     def expendable(self) -> list[Row]:
         """Workers of which every expert has another live copy that the routers use."""
+        alive = self._alive()
+        return [
+            row
+            for row, mine in alive
+            if mine <= set().union(*(held for other, held in alive if other is not row))
+        ]
+
+    def needed(self) -> Row:
+        """A worker with the last live copy of some expert."""
+        wait_until(lambda: len(self._alive()) > 1, "two workers that the routers use")
+        spared = [row["id"] for row in self.expendable()]
+        return next(row for row, _ in self._alive() if row["id"] not in spared)
+
+    def partners(self) -> tuple[Row, Row]:
+        """Two workers that together hold both copies of more experts than any other two."""
+        wait_until(lambda: len(self._alive()) > 1, "two workers that the routers use")
+        alive = self._alive()
+        return max(
+            combinations((row for row, _ in alive), 2),
+            key=lambda pair: len(set.intersection(*(held for row, held in alive if row in pair))),
+        )
+
+    def _alive(self) -> list[tuple[Row, Holding]]:
+        """Workers that hold something and that the routers use, by what they hold."""
         status = self._fleet.status()
         rows = {p["id"]: p for p in status["processes"]}
         placement = self._page(rows["controller"]["address"], "placement")
@@ -36,17 +62,12 @@ class Killer:
         if any(p["epoch"] != placement["epoch"] for p in routers):
             return []
         seen = [self._page(p["metrics_address"], "debug/experts")["workers"] for p in routers]
-        alive: dict[str, Holding] = {
-            worker: _holding(about["experts"])
-            for worker, about in placement["workers"].items()
+        return [
+            (rows[worker], held)
+            for worker, about in sorted(placement["workers"].items())
             if rows.get(worker, {}).get("state") == "ready"
             and all(workers.get(worker, {}).get("usable") for workers in seen)
-        }
-        return [
-            rows[worker]
-            for worker, mine in sorted(alive.items())
-            if mine
-            and mine <= set().union(*(held for other, held in alive.items() if other != worker))
+            and (held := _holding(about["experts"]))
         ]
 
     def choose(self, seconds: float = 90.0) -> Row:

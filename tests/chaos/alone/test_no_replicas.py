@@ -13,14 +13,15 @@ from benchmarks.failover.wishes import SEED
 from tests.chaos.asking import clients_of
 from tests.chaos.fleet import Fleet, fleet_on
 from tests.chaos.form import Form
+from tests.chaos.killer import Killer
 from tests.chaos.nodes import Nodes, kill, ray_nodes, stopped
 from tests.chaos.story import tell
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 EVERY_S = 20.0
-# Of 384 experts in each layer: with 4 workers, each holds some five that nobody else does.
-MOST_TWICE = 364
+# Of 384 experts in each layer: eight are held once.
+MOST_TWICE = 376
 HELD_S = 2.0
 
 
@@ -59,13 +60,21 @@ def lose(fleet: Fleet, draw: random.Random, moments: list[float]) -> float:
 def test_rows_that_need_nothing_lost_keep_moving(nodes: Nodes, tmp_path: Path) -> None:
     """Most experts twice: a worker takes few with it, and while nobody loads them again, since the
     controller stands still, streams go on until they need one of those."""
-    config = {"experts": {"workers": 4, "redundant_experts": MOST_TWICE, "spares": 1}}
-    with fleet_on(nodes, tmp_path, config) as fleet:
+    config = {
+        "experts": {
+            "workers": 4,
+            "redundant_experts": MOST_TWICE,
+            "placement": "expert-major",
+            "spares": 1,
+        }
+    }
+    with fleet_on(nodes, tmp_path, config) as fleet, Killer(fleet, SEED) as killer:
         clients = clients_of(fleet)
         answers = clients.undisturbed()
         with clients.streaming() as load:
             time.sleep(HELD_S)
-            controller, victim = fleet.process("controller"), fleet.workers()[0]
+            known = len(fleet.events())
+            controller, victim = fleet.process("controller"), killer.needed()
             with stopped(controller["pid"]):
                 kill(victim["pid"])
                 moment = time.perf_counter()
@@ -81,4 +90,5 @@ def test_rows_that_need_nothing_lost_keep_moving(nodes: Nodes, tmp_path: Path) -
             [moment],
         )
         load.check(answers)
+        assert "experts_lost" in [event["kind"] for event in fleet.events()[known:]]
         assert sum(moved)

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.failover.clients import Answers, Clients
 from tests.chaos.fleet import Fleet
+from tests.chaos.killer import Killer
 from tests.chaos.nodes import kill
 from tests.chaos.story import tell
 
@@ -17,10 +18,12 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 _BREATH_S = 2.0
 
 
-def test_both_copies_are_loaded_again(fleet: Fleet, clients: Clients, answers: Answers) -> None:
+def test_both_copies_are_loaded_again(
+    fleet: Fleet, clients: Clients, answers: Answers, killer: Killer
+) -> None:
     """Two workers at once: some experts have lost both of their copies."""
     known = len(fleet.events())
-    victims = fleet.workers()[:2]
+    victims = killer.partners()
     with clients.streaming() as load:
         time.sleep(_BREATH_S)
         moment = time.perf_counter()

@@ -198,3 +198,35 @@ def test_violations_are_seen() -> None:
     assert kv.violations([]) == [
         f"block {block} has 1 references, block tables hold 0" for block in sorted(seq.block_table)
     ]
+
+
+def test_what_is_not_trusted_is_never_found_again() -> None:
+    kv = KVCache(20, prefix_cache=True)
+    before, running, waiting = (
+        sequence(tokens(200)),
+        sequence(tokens(130, 1)),
+        sequence(tokens(200)),
+    )
+    assert kv.admit(before)
+    computed(kv, before, 200)
+    kv.release(before)
+    assert kv.admit(running)
+    assert not kv.admit(waiting, reserve=20)
+    assert kv.pool.cached == 3
+    kv.distrust()
+    # It goes on with keys of before, so what it computes later is not to be found either.
+    computed(kv, running, 130)
+    assert kv.admit(waiting)
+    assert waiting.computed == 0
+    same = sequence(tokens(130, 1))
+    assert kv.admit(same)
+    assert same.computed == 0
+    computed(kv, waiting, 200)
+    again = sequence(tokens(200))
+    assert kv.admit(again)
+    assert again.computed == 192
+    assert not kv.violations([running, waiting, same, again])
+    for seq in (running, waiting, same, again):
+        kv.release(seq)
+    assert kv.pool.used == 0
+    assert not kv.violations([])
