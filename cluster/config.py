@@ -125,7 +125,8 @@ class DispatchSection:
 class RouterSection:
     """kv_blocks: blocks of 64 tokens in each router's KV cache. prefill_chunk: rows of prompts in
     one step. micro_batches: forwards in flight; 0: the planner chooses. max_model_len: prompt +
-    output; 0: the model's.
+    output; 0: the model's. threads: of each one's arithmetic; 0: one for each processor, up to 4,
+    of which Ray reserves one.
     gpus: share of a GPU that Ray reserves for each on device cuda; 0: any, shared freely.
     timeout_s: of a whole request. park_timeout_s: of its wait for an expert that no worker holds.
     nodes: the label (`key=value`) that its Ray nodes bear; empty: any node. port, metrics_port: of
@@ -133,7 +134,7 @@ class RouterSection:
     """
 
     replicas: int = _number(1, least=1, most=1024)
-    threads: int = _number(1, least=1, most=1024)
+    threads: int = _number(0, least=0, most=1024)
     device: str = _device()
     dtype: str = _dtype()
     gpus: float = _number(0.0, least=0)

@@ -65,7 +65,7 @@ class RouterConfig(EngineConfig):
     model: checkpoint directory.
     listen, metrics_listen: host:port; port 0 takes a free one.
     dtype: activation dtype, or "auto".
-    threads: CPU threads of torch in this process; None leaves torch's own choice.
+    threads: CPU threads of the arithmetic; None: one for each processor, up to 4.
     experts: "remote" dispatches to expert workers, "local" computes them in this process.
     carrier: of dispatch messages, see `DispatchOptions`, whose own `carrier` is not used.
     dispatch: when other expert workers are asked.

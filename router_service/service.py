@@ -43,6 +43,8 @@ from wire.services import ROUTER, Context, add_router
 
 _log = logging.getLogger(__name__)
 _GOODBYE_S = 0.2
+_MOST_THREADS = 4
+"""Unless more are asked for: of a step of a few dozen rows, each has little to do."""
 
 
 class RouterState(enum.StrEnum):
@@ -92,8 +94,8 @@ class RouterService:
         Raises:
             ListenError: a port cannot be listened on.
         """
-        if self._config.threads is not None:
-            torch.set_num_threads(self._config.threads)
+        processors = len(os.sched_getaffinity(0))
+        torch.set_num_threads(self._config.threads or min(processors, _MOST_THREADS))
         self._loop = asyncio.get_running_loop()
         self._server = new_server()
         self._health = Health(ROUTER)

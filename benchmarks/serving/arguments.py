@@ -21,7 +21,7 @@ def add_cluster(made: argparse.ArgumentParser) -> None:
     add("--placement", default="auto", help="auto, expert-major, layer-major, 2x2 ...")
     add("--workers", type=int, default=4, help="expert workers of the cluster")
     add("--micro-batches", type=int, help="in flight; default: the cluster config's")
-    add("--router-threads", type=int, default=1)
+    add("--router-threads", type=int, help="default: the router's own choice")
     add("--worker-threads", type=int, default=1)
 
 

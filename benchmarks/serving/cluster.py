@@ -25,6 +25,7 @@ class ClusterShape:
     """placement: as in the cluster's config: auto, expert-major, layer-major, 2x2 ...
 
     micro_batches: in flight at a time; None: the config's default.
+    router_threads: None: the router's own choice.
     traceable: for a profiler.
     router_module, worker_module: what runs them, after `python -m`.
     """
@@ -33,7 +34,7 @@ class ClusterShape:
     placement: str = "auto"
     workers: int = 4
     micro_batches: int | None = None
-    router_threads: int = 1
+    router_threads: int | None = None
     worker_threads: int = 1
     traceable: bool = False
     router_module: tuple[str, ...] = ("router_service",)
@@ -113,7 +114,8 @@ async def remote_router(
     """A router without experts; None: it waits for a placement."""
     arguments = [
         *("-m", *shape.router_module, "--model", str(shape.model)),
-        *("--threads", str(shape.router_threads), "--micro-batches", str(micro_batches)),
+        *([] if shape.router_threads is None else ["--threads", str(shape.router_threads)]),
+        *("--micro-batches", str(micro_batches)),
         *(("--placement", str(placement)) if placement else ()),
     ]
     async with service(arguments, traceable=shape.traceable) as process:

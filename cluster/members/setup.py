@@ -46,7 +46,7 @@ def router_config(blueprint: Blueprint, router_id: str, *, polite: bool = False)
         metrics_listen=f"{blueprint.metrics_listen}:{router.metrics_port}",
         device=router.device,
         dtype=router.dtype,
-        threads=router.threads,
+        threads=router.threads or None,
         experts="remote",
         max_running=router.max_running,
         max_waiting=router.max_waiting,
@@ -72,7 +72,7 @@ def actor_options(role: Role, config: ClusterConfig) -> dict[str, Any]:
     section: RouterSection | ExpertsSection = (
         config.router if role is Role.ROUTER else config.experts
     )
-    options: dict[str, Any] = {"num_cpus": section.threads}
+    options: dict[str, Any] = {"num_cpus": max(1, section.threads)}
     if section.device != "cpu":
         options["num_gpus"] = section.gpus or _ANY_GPU
     if role is Role.ROUTER and section.nodes:
@@ -129,7 +129,8 @@ def processors(config: ClusterConfig) -> int:
     machine members share processors and Ray must not refuse to place them."""
     experts, router = config.experts, config.router
     gateways = config.gateway.replicas
-    return experts.workers * experts.threads + router.replicas * router.threads + gateways + 1
+    routers = router.replicas * max(1, router.threads)
+    return experts.workers * experts.threads + routers + gateways + 1
 
 
 def reachable(address: str, host: str) -> str:
