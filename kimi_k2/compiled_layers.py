@@ -33,7 +33,7 @@ class CompiledLayers:
     """
 
     def __init__(self, config: ModelConfig, weights: RouterWeights, numerics: Numerics) -> None:
-        """The model has to be one that `compilable` takes."""
+        """The model has to be one that `compilable` takes. The `team` is one thread at first."""
         self.config = config
         self.numerics = numerics
         self._attention = LatentAttention(config, numerics)
@@ -47,7 +47,7 @@ class CompiledLayers:
         self.embed_tokens: NDArray[np.float32] = weights.embed_tokens.numpy()
         self.norm: NDArray[np.float32] = weights.norm.numpy()
         self.head = self._keep(pack(weights.lm_head.t(), self._dtype))
-        self.team = Team(torch.get_num_threads())
+        self.team = Team(1)
 
     def start(self, batch: MicroBatch, cache: LatentCache) -> CompiledPass:
         return CompiledPass(self, batch, cache)

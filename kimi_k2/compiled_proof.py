@@ -19,6 +19,7 @@ from kimi_k2.latent_cache import BLOCK_SIZE, LatentCache
 from kimi_k2.layer_math import LayerMath
 from kimi_k2.paged_attention import paged_attention
 from kimi_k2.self_test import ProductShape, product_shapes
+from kimi_k2.team import Team
 from kimi_k2.torch_layers import TorchLayers
 from kimi_k2.weights import RouterWeights
 
@@ -55,7 +56,12 @@ def layer_math(config: ModelConfig, weights: RouterWeights, numerics: Numerics) 
     if not compilable(config, weights, numerics):
         return oracle
     candidate = CompiledLayers(config, weights, numerics)
-    return oracle if _layers_differ(candidate, oracle, config) else candidate
+    if _layers_differ(candidate, oracle, config):
+        return oracle
+    # Not before: a helper is of the scheduling class of the thread that first needs it, and the
+    # thread that loads a model may be of a low one.
+    candidate.team = Team(torch.get_num_threads())
+    return candidate
 
 
 def _segments(config: ModelConfig, numerics: Numerics) -> Mapping[tuple[int, int], int]:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
 from kimi_k2.batch import Segment
+from kimi_k2.compiled_layers import CompiledLayers
 from kimi_k2.page_walk import plan_walk
 from kimi_k2.team import Team
+from tests.support.models import random_model
+from tests.support.sequences import Runner, run_together
+from wire.polite import politely
 
 DEADLINE_S = 10
 
@@ -75,3 +83,20 @@ def test_shares_take_about_the_same_time_and_cut_no_segment() -> None:
     assert len(second) == 3
     assert len(plan_walk([prompt], heads=4).shares(2)) == 1
     assert [len(share) for share in plan_walk(decoding, heads=4).shares(3)] == [3, 3, 3]
+
+
+def test_a_model_that_was_loaded_politely_has_helpers_like_any_other() -> None:
+    usual = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        model, experts = politely(partial(random_model, {"vocab_size": 256}))
+    finally:
+        torch.set_num_threads(usual)
+    if not isinstance(model.math, CompiledLayers):
+        pytest.skip("this machine's library computes in a way that no kernel repeats")
+    cache = model.new_cache(9)
+    runners = [Runner(model, experts, cache=cache, blocks=[n]) for n in range(9)]
+    asyncio.run(run_together([(runner, torch.tensor([3])) for runner in runners]))
+    helpers = [t for t in threading.enumerate() if t.name.startswith("arithmetic")]
+    assert helpers
+    assert {os.sched_getscheduler(t.native_id or 0) for t in helpers} == {os.SCHED_OTHER}
