@@ -182,7 +182,7 @@ def test_fewer_and_more_workers_while_it_answers(served: Orrery, client: openai.
     assert ask(client) == expected
     refused = served.run("drain", "expert-99")
     assert refused.returncode == 1
-    assert "no expert worker or node expert-99" in refused.stderr
+    assert "no expert worker, router or node expert-99" in refused.stderr
     assert len([p for p in at_rest(served)["processes"] if p["role"] == "expert"]) == 5
 
 

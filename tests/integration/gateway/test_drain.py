@@ -82,7 +82,9 @@ def test_a_second_signal_ends_it_at_once(front: ServiceProcess) -> None:
         client_of(front) as reader,
         reader.stream("POST", COMPLETIONS, json={**BODY, "max_tokens": 900}) as reply,
     ):
-        next(reply.iter_lines())
+        # Kept: with the iterator the client would give up the answer.
+        lines = reply.iter_lines()
+        next(lines)
         front.process.send_signal(signal.SIGTERM)
         time.sleep(0.3)
         assert front.process.poll() is None
