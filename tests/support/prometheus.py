@@ -38,6 +38,10 @@ class Prometheus:
     def close(self) -> None:
         self._http.close()
 
+    def ready(self) -> bool:
+        """Until it is, it answers everything with 503."""
+        return self._http.get("/-/ready").is_success
+
     def get(self, path: str, **parameters: str) -> Any:
         """The `data` of an API answer; raises AssertionError with Prometheus' words."""
         answer = self._http.get(f"/api/v1/{path}", params=parameters)
@@ -88,7 +92,7 @@ def prometheus(folder: Path, discovery: str) -> Iterator[Prometheus]:
         )
         client = Prometheus(f"http://{address}")
         try:
-            client.wait("Prometheus is ready", lambda: bool(client.get("status/config")), 30)
+            client.wait("Prometheus is ready", client.ready, 60)
             yield client
         finally:
             client.close()
