@@ -67,6 +67,9 @@ class Echo:
     def describe(self) -> pb.WorkerDescription:
         return pb.WorkerDescription()
 
+    def hear(self, term: int) -> None:
+        """No controller has a say here."""
+
     async def serve_stream(self, frames: AsyncIterator[bytes], context: Context) -> None:
         async for frame in frames:
             await context.write(frame)
