@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ _POSITIONS_AT_ONCE = 4096
 _ROWS_TO_SHARE = 8
 """Fewer are not worth the waking of another thread."""
 
+_T = TypeVar("_T")
+
 
 class CompiledLayers:
     """Implements `LayerMath`.
@@ -44,6 +47,7 @@ class CompiledLayers:
         self._kept: list[Tensor] = []
         self._dtype = torch.bfloat16 if narrow else torch.float32
         self.layers = [self._layer(layer) for layer in weights.layers]
+        self.nothing = np.zeros_like(self.layers[0])
         self.embed_tokens: NDArray[np.float32] = weights.embed_tokens.numpy()
         self.norm: NDArray[np.float32] = weights.norm.numpy()
         self.head = self._keep(pack(weights.lm_head.t(), self._dtype))
@@ -98,77 +102,69 @@ class CompiledPass:
         longest = max(segment.position + segment.length for segment in batch.segments)
         self._rotations = layers.rotations(longest)
         self._x = layers.embed_tokens.take(batch.token_ids.numpy(), axis=0)
-        self._normed = self._mlp = self._x
         self.rows = len(self._x)
+        self._none = self._x[:0]
+        self._before = layers.nothing
+        self._normed, self._mlp = self._x, self._none
         self._broken = self.rows
-        self._hands = layers.team.size if self.rows >= _ROWS_TO_SHARE else 1
-        self._shares = self._walk.shares(self._hands)
+        self._apart = layers.team.size > 1 and self.rows >= _ROWS_TO_SHARE
 
-    def attend(self, layer: int) -> tuple[Tensor, Routing | None]:
-        from kimi_k2.layer_kernels import attention_half
+    async def attend(
+        self, layer: int, routed: Tensor | None
+    ) -> tuple[Tensor, Routing | None]:
+        from kimi_k2.layer_kernels import advance
 
         layers = self._layers
-        self._normed = np.empty_like(self._x)
+        record, normed = layers.layers[layer], np.empty_like(self._x)
         top_k = layers.config.num_experts_per_tok
         topk_idx = np.empty((self.rows, top_k), np.int64)
         topk_weights = np.empty((self.rows, top_k), np.float32)
-        layers.team.run(
+        await self._run(
             [
                 partial(
-                    attention_half,
-                    layers.facts,
-                    layers.layers[layer],
-                    self._pages[layer],
-                    blocks,
-                    self._walk.table,
-                    self._rotations,
-                    self._x,
-                    self._normed,
-                    topk_idx,
-                    topk_weights,
+                    advance,
+                    *(layers.facts, self._before, record),
+                    *(self._pages[layer], blocks, self._walk.table, self._rotations),
+                    *(self._x, self._normed, self._mlp, self._rows_of(routed)),
+                    *(normed, topk_idx, topk_weights),
                 )
-                for blocks in self._shares
+                for blocks in self._walk.shares(self._hands)
             ]
         )
-        normed = torch.from_numpy(self._normed)
-        if not layers.layers[layer]["gate"][0]:
-            return normed, None
-        return normed, Routing(
+        self._before, self._normed, self._mlp = record, normed, self._none
+        if not record["gate"][0]:
+            return torch.from_numpy(normed), None
+        return torch.from_numpy(normed), Routing(
             topk_idx=torch.from_numpy(topk_idx), topk_weights=torch.from_numpy(topk_weights)
         )
 
-    def run_mlp(self, layer: int) -> None:
+    def run_mlp(self) -> None:
         from kimi_k2.layer_kernels import mlp_half
 
-        self._mlp = np.empty_like(self._x)
-        mlp_half(self._layers.facts, self._layers.layers[layer], self._normed, self._mlp)
+        if not self._apart:
+            self._mlp = np.empty_like(self._x)
+            mlp_half(self._layers.facts, self._before, self._normed, self._mlp)
 
-    def add_mlp(self, routed: Tensor | None) -> None:
-        if routed is not None:
-            np.add(routed.numpy(), self._mlp, out=self._mlp)
-        np.add(self._x, self._mlp, out=self._x)
-
-    def logits(self, rows: tuple[int, ...]) -> Tensor:
+    async def logits(self, rows: tuple[int, ...], routed: Tensor | None) -> Tensor:
         from kimi_k2.layer_kernels import finish
 
         layers, chosen = self._layers, np.array(rows, np.int64)
         logits = np.empty((len(rows), layers.config.vocab_size), np.float32)
-        hands = self._hands if len(rows) >= _ROWS_TO_SHARE else 1
+        hands = max(1, min(self._hands, len(rows) // (_ROWS_TO_SHARE // 2)))
         cuts = [len(rows) * n // hands for n in range(hands + 1)]
         ends = [0, *(rows[cut] for cut in cuts[1:-1]), self.rows]
-        parts = [
-            partial(
-                finish,
-                layers.facts,
-                layers.norm,
-                layers.head,
-                self._x[first:end],
-                chosen[low:high] - first,
-                logits[low:high],
-            )
-            for low, high, first, end in zip(cuts, cuts[1:], ends, ends[1:], strict=False)
-        ]
-        self._broken = sum(layers.team.run(parts))
+        broken = await self._run(
+            [
+                partial(
+                    finish,
+                    *(layers.facts, self._before, layers.norm, layers.head),
+                    *(self._x, self._normed, self._mlp, self._rows_of(routed)),
+                    *(first, end, chosen[low:high], logits[low:high]),
+                )
+                for low, high, first, end in zip(cuts, cuts[1:], ends, ends[1:], strict=False)
+            ]
+        )
+        self._broken = sum(broken)
         return torch.from_numpy(logits)
 
     def broken(self) -> frozenset[int]:
@@ -176,6 +172,20 @@ class CompiledPass:
             return frozenset()
         finite = np.isfinite(self._x).all(axis=1)
         return frozenset(np.flatnonzero(~finite).tolist())
+
+    @property
+    def _hands(self) -> int:
+        """Threads that should share the next step. One that is done by few is done sooner if
+        nobody else computes; else cutting it brings nothing."""
+        return self._layers.team.idle if self._apart else 1
+
+    async def _run(self, parts: Sequence[Callable[[], _T]]) -> list[_T]:
+        if self._apart:
+            return await self._layers.team.run(parts)
+        return [part() for part in parts]
+
+    def _rows_of(self, routed: Tensor | None) -> NDArray[np.float32]:
+        return self._none if routed is None else np.ascontiguousarray(routed.numpy())
 
 
 def compilable(config: ModelConfig, weights: RouterWeights, numerics: Numerics) -> bool:

@@ -34,24 +34,32 @@ class RunningPass(Protocol):
         """Rows of the residual stream: those of the batch, and then any padding."""
         ...
 
-    def attend(self, layer: int) -> tuple[Tensor, Routing | None]:
-        """Adds the layer's attention, and writes the rows' latents to the cache.
+    async def attend(
+        self, layer: int, routed: Tensor | None
+    ) -> tuple[Tensor, Routing | None]:
+        """Adds the rest of the layer before and this layer's attention; writes the rows' latents
+        to the cache.
+
+        Args:
+            routed: [rows, hidden], what the routed experts of the layer before gave; None where it
+                has none.
 
         Returns: what the layer's experts get, [rows, hidden], activation dtype; and where the
             gate sends it, None in a dense layer.
         """
         ...
 
-    def run_mlp(self, layer: int) -> None:
-        """Computes the dense network, or the shared expert, on what `attend` returned."""
+    def run_mlp(self) -> None:
+        """May compute what `attend` left to be done of its layer: the dense network, or the shared
+        expert. For the time while workers compute the routed ones."""
         ...
 
-    def add_mlp(self, routed: Tensor | None) -> None:
-        """Adds what `run_mlp` computed, to which the routed experts' rows come first, if any."""
-        ...
+    async def logits(self, rows: tuple[int, ...], routed: Tensor | None) -> Tensor:
+        """Adds the rest of the last layer. Returns [len(rows), vocab] float32.
 
-    def logits(self, rows: tuple[int, ...]) -> Tensor:
-        """[len(rows), vocab] float32."""
+        Args:
+            routed: see `attend`.
+        """
         ...
 
     def broken(self) -> frozenset[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from kimi_k2.arithmetic import Numerics
 from kimi_k2.batch import ForwardResult, MicroBatch
 from kimi_k2.compiled_proof import layer_math
@@ -34,31 +36,31 @@ class Model:
     ) -> ForwardResult:
         """Runs every layer on the micro-batch and writes its latents to the cache.
 
-        Suspends only inside `experts.dispatch` and what it returns. Rows never depend on the
-        other rows of the batch, bit for bit.
+        Rows never depend on the other rows of the batch, bit for bit.
         """
         running = self.math.start(batch, cache)
         parking = Parking(batch.segments, running.rows)
+        routed: Tensor | None = None
         for layer in range(self.config.num_hidden_layers):
-            await _run_layer(layer, running, experts, parking)
+            routed = await _run_layer(layer, routed, running, experts, parking)
             if parking.all_parked:
                 break
         return ForwardResult(
-            logits=running.logits(batch.logit_rows),
+            logits=await running.logits(batch.logit_rows, routed),
             missing=parking.missing,
             broken=running.broken(),
         )
 
 
-async def _run_layer(layer: int, running: RunningPass, experts: Experts, parking: Parking) -> None:
-    """The shared expert is computed while workers compute the routed ones."""
-    x, routing = running.attend(layer)
+async def _run_layer(
+    layer: int, before: Tensor | None, running: RunningPass, experts: Experts, parking: Parking
+) -> Tensor | None:
+    """From what the routed experts of the layer before gave to what those of this one do."""
+    x, routing = await running.attend(layer, before)
     if routing is None:
-        running.run_mlp(layer)
-        running.add_mlp(None)
-        return
+        return None
     pending = await experts.dispatch(
         layer, x, routing.topk_idx, routing.topk_weights, parking.active
     )
-    running.run_mlp(layer)
-    running.add_mlp(parking.settle(await pending))
+    running.run_mlp()
+    return parking.settle(await pending)

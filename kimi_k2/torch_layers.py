@@ -43,9 +43,15 @@ class TorchPass:
         self._plan = plan_attention(batch.segments, heads, numerics)
         self._rotation = layers.attention.rotation(F.pad(self._plan.positions, (0, padding)))
         self._x = F.embedding(F.pad(batch.token_ids, (0, padding)), layers.weights.embed_tokens)
-        self._normed = self._mlp = self._x
+        self._normed = self._x
+        self._mlp: Tensor | None = None
+        self._layer: int | None = None
 
-    def attend(self, layer: int) -> tuple[Tensor, Routing | None]:
+    async def attend(
+        self, layer: int, routed: Tensor | None
+    ) -> tuple[Tensor, Routing | None]:
+        self._finish_layer(routed)
+        self._layer = layer
         layers, weights = self._layers, self._layers.weights.layers[layer]
         normed = self._norm(self._x, weights.input_layernorm)
         self._x = self._x + layers.attention.forward(
@@ -57,15 +63,16 @@ class TorchPass:
         chosen = gate(self._normed, weights.gate, layers.gate, layers.numerics)
         return self._normed, Routing(topk_idx=chosen[0], topk_weights=chosen[1])
 
-    def run_mlp(self, layer: int) -> None:
-        numerics, weights = self._layers.numerics, self._layers.weights.layers[layer].mlp
+    def run_mlp(self) -> None:
+        if self._layer is None:
+            return
+        numerics, weights = self._layers.numerics, self._layers.weights.layers[self._layer].mlp
         hidden = numerics.swiglu(numerics.linear(self._normed, weights.gate_up))
         self._mlp = numerics.linear(hidden, weights.down)
 
-    def add_mlp(self, routed: Tensor | None) -> None:
-        self._x = self._x + (self._mlp if routed is None else routed + self._mlp)
-
-    def logits(self, rows: tuple[int, ...]) -> Tensor:
+    async def logits(self, rows: tuple[int, ...], routed: Tensor | None) -> Tensor:
+        self._finish_layer(routed)
+        self._layer = None
         numerics, weights = self._layers.numerics, self._layers.weights
         wanted = torch.tensor(rows, dtype=torch.int64, device=self._x.device)
         chosen = numerics.pad_rows(self._x.index_select(0, wanted))
@@ -75,6 +82,13 @@ class TorchPass:
     def broken(self) -> frozenset[int]:
         finite = self._x[: self._real].isfinite().all(dim=1).cpu()
         return frozenset(() if bool(finite.all()) else (~finite).nonzero()[:, 0].tolist())
+
+    def _finish_layer(self, routed: Tensor | None) -> None:
+        if self._mlp is None:
+            self.run_mlp()
+        if self._mlp is not None:
+            self._x = self._x + (self._mlp if routed is None else routed + self._mlp)
+        self._mlp = None
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         layers = self._layers
