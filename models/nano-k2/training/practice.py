@@ -121,7 +121,9 @@ def spoken(text: str, words: Words, calls: Calls) -> str:
         if first in ASKING:
             frame = words.one(("{}?", "{}?", "{}?", "{}", "{}, please?", "Hi, {}?", "tell me: {}?"))
         elif first in DOING:
-            frame = words.one(("{}", "{}.", "please {}", "please {}.", "can you {}?", "could you please {}?", "I'd like you to {}.", "now {}", "{}, please"))
+            frame = words.one(
+                ("{}", "{}.", "please {}", "please {}.", "can you {}?", "could you please {}?", "I'd like you to {}.", "now {}", "{}, please")
+            )
         else:
             frame = words.one(("{}", "{}", "{}.", "Hi, {}", "Hello! {}."))
         out = frame.format(text)

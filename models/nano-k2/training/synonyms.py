@@ -27,7 +27,10 @@ ASKS = ("what about {n}", "tell me about {n}", "I'd like to know about {n}", "ho
 def usable(text: str, test: bool) -> bool:
     """Whether a word or short phrase may be said: plain letters, of this split, no word that is held out."""
     parts = text.split()
-    return all(p.isascii() and p.isalpha() and p.islower() and p not in HELD and p not in UNKIND and in_test(p) == test for p in parts) and len(parts) < 3
+    return (
+        all(p.isascii() and p.isalpha() and p.islower() and p not in HELD and p not in UNKIND and in_test(p) == test for p in parts)
+        and len(parts) < 3
+    )
 
 
 def short(entry: Entry) -> str:
@@ -110,7 +113,9 @@ def noun_tool(words: Words, verb: str = "") -> Tool:
     frames = (*HEADS, *WANTS) if verb in WISHES else HEADS if words.chance(0.7) else ASKS
     rest = " ".join(parts)
     asks = tuple(f"{frame.format(v=verb, n=noun_phrase(gloss if says else asked, says, words))} {rest}".strip() for frame in frames)
-    return Tool(name=identifier(words, stem, style), verb=verb, noun=declared, description=about, parameters=tuple(made), asks=asks, family=family(entry))
+    return Tool(
+        name=identifier(words, stem, style), verb=verb, noun=declared, description=about, parameters=tuple(made), asks=asks, family=family(entry)
+    )
 
 
 def verb_tool(words: Words, noun: str = "") -> Tool:
@@ -121,7 +126,9 @@ def verb_tool(words: Words, noun: str = "") -> Tool:
     noun = noun or words.noun()
     declared = words.one(ways)
     asked = words.one(ways)
-    about = words.one((f"{declared.capitalize()} {words.article(noun)} {noun}.", f"{declared.capitalize()} {plural(noun)}", f"Use this to {declared} the {noun}."))
+    about = words.one(
+        (f"{declared.capitalize()} {words.article(noun)} {noun}.", f"{declared.capitalize()} {plural(noun)}", f"Use this to {declared} the {noun}.")
+    )
     if gloss and words.chance(0.5):
         about = f"{about.rstrip('.')} ({gloss})." if words.chance(0.6) else f"{gloss.capitalize()}: the {noun}."
     made, parts = parts_of(words, inner)
