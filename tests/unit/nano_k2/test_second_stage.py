@@ -1,4 +1,4 @@
-"""What the second stage of nano-K2's training promises: its conversations, its split, and a start without loss."""
+"""What the second stage of nano-K2's training promises: its data, its split, its start."""
 
 from __future__ import annotations
 
