@@ -1,6 +1,6 @@
 """A smaller corpus for a second stage: every held-out document, and of the others as many as fit.
 
-A second stage takes a tenth of its tokens from text, so that what is known is not lost; a sixth of the corpus is enough.
+A second stage takes a tenth of its tokens from text, so that what is known is not lost; a part of the corpus is enough.
 Documents are taken by hash, the same share of each domain; the lexicon, from which conversations are made, is kept whole.
 
     python trim.py --corpus CORPUS --out SMALL --share 0.4
