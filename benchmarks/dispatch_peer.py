@@ -100,7 +100,7 @@ class IdentityWorker(Echo):
         self._loop = asyncio.get_running_loop()
         counts = TokenCounts(config.moe_layers, config.n_routed_experts)
         answering = Answering(self._store, NUMERICS, self._status, counts, self._metrics, _identity)
-        self._intake = Intake(pool, answering, died=lambda: None)
+        self._intake = Intake(pool, answering, None, died=lambda: None)
         self._runtime = Runtime(pool, answering, self._deliver, died=lambda: None)
         self._runtime.start()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import time
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from experts_service.grouped import FeedForward, compute
@@ -23,7 +25,8 @@ from wire.frames import DispatchReply, DispatchRequest, ErrorReply
 
 _log = logging.getLogger(__name__)
 
-_SMALL_BYTES = 32 << 20
+SMALL_BYTES = 32 << 20
+"""Weights and rows that an event loop may stand still for."""
 
 Answers = list[tuple[Task, Message]]
 
@@ -65,7 +68,7 @@ class Answering:
         if held is None:
             return True
         pair = held.weights.nbytes // len(held.experts) + request.x.nbytes // len(request.counts)
-        return len(request.experts) * pair <= _SMALL_BYTES
+        return len(request.experts) * pair <= SMALL_BYTES
 
     def answers(self, tasks: list[Task]) -> Answers:
         """An answer or an error for each task; all of one layer. Needs inference mode."""
@@ -133,6 +136,13 @@ class Answering:
         except Exception as error:  # noqa: BLE001
             _log.exception("an answer of layer %d cannot be sent", request.layer)
             return _failed(task, error)
+
+    def note(self, layer: int, experts: NDArray[np.uint16], rows: int, seconds: float) -> None:
+        """Counts a request that was computed at once, elsewhere; `experts` of all its pairs."""
+        self._queue_seconds.observe(0.0)
+        self._ffn_seconds.observe(seconds)
+        self._batch_rows.observe(rows)
+        self._counts.add(layer, experts)
 
     def _publish_tokens(self) -> None:
         for layer, total in self._counts.totals().items():

@@ -42,6 +42,10 @@ class Exchange:
         """`answer` is called with an encoded answer, now or later; `written` has to follow."""
         self._all.add()
         self._mine.add()
+        quick = self._intake.at_once(message)
+        if quick is not None:
+            answer(quick)
+            return
         try:
             request = self._admission.admit(message)
         except OrreryError as error:

@@ -10,6 +10,8 @@ import torch
 
 from experts_service.answering import Answering
 from experts_service.pool import Task, TaskPool
+from experts_service.quick_answers import QuickAnswers
+from wire.envelope import Message
 
 
 class Intake:
@@ -21,8 +23,19 @@ class Intake:
     wait until the loop has received whatever else is there.
     """
 
-    def __init__(self, pool: TaskPool, answering: Answering, died: Callable[[], None]) -> None:
-        """`died`: the arithmetic raised what it should not, and requests are left unanswered."""
+    def __init__(
+        self,
+        pool: TaskPool,
+        answering: Answering,
+        quick: QuickAnswers | None,
+        died: Callable[[], None],
+    ) -> None:
+        """
+        Args:
+            quick: None: there is no short way.
+            died: the arithmetic raised what it should not, and requests are left unanswered.
+        """
+        self._quick = quick
         self._pool = pool
         self._answering = answering
         self._died = died
@@ -38,6 +51,12 @@ class Intake:
             yield
         finally:
             self._streams -= 1
+
+    def at_once(self, message: Message) -> Message | None:
+        """The answer to a message that nothing speaks against answering here and now, else None."""
+        if self._quick is None or self._streams > 1 or self._small or self._pool.busy:
+            return None
+        return self._quick.answer(message)
 
     def put(self, task: Task) -> None:
         """Has the task answered, now or later."""

@@ -22,6 +22,7 @@ from experts_service.intake import Intake
 from experts_service.model import ServedModel, open_model
 from experts_service.named_experts import check_experts
 from experts_service.pool import TaskPool
+from experts_service.quick_answers import QuickAnswers
 from experts_service.runtime import Runtime
 from experts_service.servicer import Servicer
 from experts_service.status import WorkerState, WorkerStatus
@@ -218,7 +219,8 @@ class WorkerService:
             return
         parts = model.store, model.numerics, self._status, model.counts, self._metrics
         answering = Answering(*parts)
-        self._intake = Intake(self._pool, answering, self._runtime_died)
+        quick = QuickAnswers(model.config, model.numerics, self._status, model.store, answering)
+        self._intake = Intake(self._pool, answering, quick, self._runtime_died)
         self._runtime = Runtime(self._pool, answering, self._deliver, self._runtime_died)
         self._runtime.start()
         if self._status.state is WorkerState.LOADING:

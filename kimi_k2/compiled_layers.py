@@ -109,9 +109,7 @@ class CompiledPass:
         self._broken = self.rows
         self._apart = layers.team.size > 1 and self.rows >= _ROWS_TO_SHARE
 
-    async def attend(
-        self, layer: int, routed: Tensor | None
-    ) -> tuple[Tensor, Routing | None]:
+    async def attend(self, layer: int, routed: Tensor | None) -> tuple[Tensor, Routing | None]:
         from kimi_k2.layer_kernels import advance
 
         layers = self._layers
@@ -119,14 +117,25 @@ class CompiledPass:
         top_k = layers.config.num_experts_per_tok
         topk_idx = np.empty((self.rows, top_k), np.int64)
         topk_weights = np.empty((self.rows, top_k), np.float32)
+        rest = self._rows_of(routed)
         await self._run(
             [
                 partial(
                     advance,
-                    *(layers.facts, self._before, record),
-                    *(self._pages[layer], blocks, self._walk.table, self._rotations),
-                    *(self._x, self._normed, self._mlp, self._rows_of(routed)),
-                    *(normed, topk_idx, topk_weights),
+                    layers.facts,
+                    self._before,
+                    record,
+                    self._pages[layer],
+                    blocks,
+                    self._walk.table,
+                    self._rotations,
+                    self._x,
+                    self._normed,
+                    self._mlp,
+                    rest,
+                    normed,
+                    topk_idx,
+                    topk_weights,
                 )
                 for blocks in self._walk.shares(self._hands)
             ]
@@ -153,13 +162,23 @@ class CompiledPass:
         hands = max(1, min(self._hands, len(rows) // (_ROWS_TO_SHARE // 2)))
         cuts = [len(rows) * n // hands for n in range(hands + 1)]
         ends = [0, *(rows[cut] for cut in cuts[1:-1]), self.rows]
+        rest = self._rows_of(routed)
         broken = await self._run(
             [
                 partial(
                     finish,
-                    *(layers.facts, self._before, layers.norm, layers.head),
-                    *(self._x, self._normed, self._mlp, self._rows_of(routed)),
-                    *(first, end, chosen[low:high], logits[low:high]),
+                    layers.facts,
+                    self._before,
+                    layers.norm,
+                    layers.head,
+                    self._x,
+                    self._normed,
+                    self._mlp,
+                    rest,
+                    first,
+                    end,
+                    chosen[low:high],
+                    logits[low:high],
                 )
                 for low, high, first, end in zip(cuts, cuts[1:], ends, ends[1:], strict=False)
             ]

@@ -62,9 +62,7 @@ def advance(
     last = blocks.shape[0] - 1
     start, end = blocks[0, 0] // heads, (blocks[last, 0] + blocks[last, 1]) // heads
     finish_layer(facts, before, x, given, mlp, routed, start, end)
-    attention_half(
-        facts, layer, pages, blocks, table, rotations, x, normed, topk_idx, topk_weights
-    )
+    attention_half(facts, layer, pages, blocks, table, rotations, x, normed, topk_idx, topk_weights)
 
 
 @compiled

@@ -34,9 +34,7 @@ class RunningPass(Protocol):
         """Rows of the residual stream: those of the batch, and then any padding."""
         ...
 
-    async def attend(
-        self, layer: int, routed: Tensor | None
-    ) -> tuple[Tensor, Routing | None]:
+    async def attend(self, layer: int, routed: Tensor | None) -> tuple[Tensor, Routing | None]:
         """Adds the rest of the layer before and this layer's attention; writes the rows' latents
         to the cache.
 

@@ -47,9 +47,7 @@ class TorchPass:
         self._mlp: Tensor | None = None
         self._layer: int | None = None
 
-    async def attend(
-        self, layer: int, routed: Tensor | None
-    ) -> tuple[Tensor, Routing | None]:
+    async def attend(self, layer: int, routed: Tensor | None) -> tuple[Tensor, Routing | None]:
         self._finish_layer(routed)
         self._layer = layer
         layers, weights = self._layers, self._layers.weights.layers[layer]

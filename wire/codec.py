@@ -68,7 +68,7 @@ def request_message(
     of_x = -raw.nbytes & 15
     body = 2 * (rows + of_rows) + 6 * pairs + of_ids + of_weights + raw.nbytes + of_x
     head = start_of_message(
-        FrameKind.REQUEST, _id_of(x.dtype), request_id, epoch, layer, rows, hidden, pairs, body
+        FrameKind.REQUEST, dtype_id(x.dtype), request_id, epoch, layer, rows, hidden, pairs, body
     )
     parts: tuple[Any, ...] = (
         *(head, counts, _PADS[of_rows], combine, _PADS[of_rows]),
@@ -83,7 +83,7 @@ def encode_reply(reply: DispatchReply) -> bytes:
     raw = _raw(reply.rows)
     padding = -raw.nbytes & 15
     head = start_of_message(
-        *(FrameKind.REPLY, _id_of(reply.rows.dtype), reply.request_id, reply.epoch, reply.layer),
+        *(FrameKind.REPLY, dtype_id(reply.rows.dtype), reply.request_id, reply.epoch, reply.layer),
         *(rows, hidden, 0, raw.nbytes + padding),
     )
     parts: tuple[Any, ...] = (head, raw, _PADS[padding])
@@ -99,7 +99,7 @@ def blank_reply(
     body = size + -size % _ALIGNMENT
     message = bytearray(BODY_START + body)
     message[:BODY_START] = start_of_message(
-        FrameKind.REPLY, _id_of(dtype), request_id, epoch, layer, rows, hidden, 0, body
+        FrameKind.REPLY, dtype_id(dtype), request_id, epoch, layer, rows, hidden, 0, body
     )
     tensor = torch.frombuffer(message, dtype=dtype, count=rows * hidden, offset=BODY_START)
     return message, tensor.view(rows, hidden)
@@ -132,14 +132,7 @@ def decode_request(message: Message) -> DispatchRequest:
         raise BadFrameError(
             f"empty request: {header.rows} rows of {header.hidden}, {header.pairs} pairs"
         )
-    sizes = (
-        header.rows,
-        header.rows,
-        2 * header.pairs,
-        4 * header.pairs,
-        header.rows * header.hidden * dtype.itemsize,
-    )
-    at_counts, at_combine, at_experts, at_weights, at_x = _offsets(message, sizes)
+    at_counts, at_combine, at_experts, at_weights, at_x = request_sections(message, header)
     counts = np.frombuffer(message, np.uint8, header.rows, at_counts)
     flags = np.frombuffer(message, np.uint8, header.rows, at_combine)
     experts = np.frombuffer(message, np.uint16, header.pairs, at_experts)
@@ -160,6 +153,22 @@ def decode_request(message: Message) -> DispatchRequest:
         experts=experts,
         weights=weights,
     )
+
+
+def request_sections(message: Message, header: Header) -> list[int]:
+    """Where counts, combine flags, experts, weights and rows of a request start in its message.
+
+    Raises:
+        BadFrameError: they are not as long as the header says.
+    """
+    sizes = (
+        header.rows,
+        header.rows,
+        2 * header.pairs,
+        4 * header.pairs,
+        header.rows * header.hidden * _dtype(header).itemsize,
+    )
+    return _offsets(message, sizes)
 
 
 def decode_answer(message: Message) -> DispatchReply | ErrorReply:
@@ -249,7 +258,8 @@ def _dtype(header: Header) -> torch.dtype:
     return dtype
 
 
-def _id_of(dtype: torch.dtype) -> int:
+def dtype_id(dtype: torch.dtype) -> int:
+    """The header's number for a dtype; raises BadFrameError for one that does not travel."""
     number = _DTYPE_IDS.get(dtype)
     if number is None:
         raise BadFrameError(f"{dtype} does not travel on the wire")

@@ -14,6 +14,7 @@ import pytest
 
 from experts_service import admission, answering, service
 from experts_service.config import WorkerConfig
+from experts_service.quick_answers import QuickAnswers
 from experts_service.service import WorkerService
 from experts_service.status import WorkerState
 from tests.support.deadline import run_async
@@ -28,6 +29,13 @@ from wire.placement import Epoch
 from wire.services import dispatch_stream
 
 
+@pytest.fixture
+def carefully(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is answered by the short way."""
+    monkeypatch.setattr(QuickAnswers, "answer", lambda *_: None)
+
+
+@pytest.mark.usefixtures("carefully")
 def test_an_answer_beyond_the_frame_limit_is_refused(
     model: ExpertModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -52,6 +60,7 @@ async def _too_large(model: ExpertModel) -> None:
         stream.cancel()
 
 
+@pytest.mark.usefixtures("carefully")
 @pytest.mark.parametrize("name", ["compute", "blank_reply"])
 def test_an_unforeseen_failure_costs_one_batch(
     model: ExpertModel, monkeypatch: pytest.MonkeyPatch, name: str
@@ -81,6 +90,28 @@ async def _one_batch(model: ExpertModel, monkeypatch: pytest.MonkeyPatch, name: 
         stream.cancel()
 
 
+def test_what_the_short_way_did_not_foresee_goes_the_careful_way(
+    model: ExpertModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(QuickAnswers, "_computed", fail)
+    run_async(_still_answered(model))
+
+
+async def _still_answered(model: ExpertModel) -> None:
+    async with (
+        serving(model.path, expert_major(model.config, 1)) as services,
+        open_channel(services["expert-0"].address) as channel,
+    ):
+        stream = dispatch_stream(channel)()
+        await stream.write(encode_request(request(model, 1)))
+        assert isinstance(decode_answer(await stream.read()), DispatchReply)
+        stream.cancel()
+
+
+@pytest.mark.usefixtures("carefully")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_streams_end_when_the_arithmetic_dies(
     model: ExpertModel, monkeypatch: pytest.MonkeyPatch
