@@ -107,6 +107,7 @@ class CompiledPass:
         self._before = layers.nothing
         self._normed, self._mlp = self._x, self._none
         self._broken = self.rows
+        self._cut: dict[int, list[NDArray[np.int64]]] = {}
         self._apart = layers.team.size > 1 and self.rows >= _ROWS_TO_SHARE
 
     async def attend(self, layer: int, routed: Tensor | None) -> tuple[Tensor, Routing | None]:
@@ -137,7 +138,7 @@ class CompiledPass:
                     topk_idx,
                     topk_weights,
                 )
-                for blocks in self._walk.shares(self._hands)
+                for blocks in self._shares(self._hands)
             ]
         )
         self._before, self._normed, self._mlp = record, normed, self._none
@@ -197,6 +198,11 @@ class CompiledPass:
         """Threads that should share the next step. One that is done by few is done sooner if
         nobody else computes; else cutting it brings nothing."""
         return self._layers.team.idle if self._apart else 1
+
+    def _shares(self, hands: int) -> list[NDArray[np.int64]]:
+        if hands not in self._cut:
+            self._cut[hands] = self._walk.shares(hands)
+        return self._cut[hands]
 
     async def _run(self, parts: Sequence[Callable[[], _T]]) -> list[_T]:
         if self._apart:

@@ -32,6 +32,8 @@ class PageWalk:
 
         A segment stays in one piece: its later rows attend to what its earlier ones write.
         """
+        if number == 1:
+            return [self.blocks]
         tokens, pages, segment = self.blocks[:, 1] // self.heads, self.blocks[:, 4], 3
         # The projections of a token take about as long as a page of keys.
         costs = np.cumsum(tokens + pages)

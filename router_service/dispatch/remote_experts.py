@@ -114,10 +114,10 @@ class RemoteExperts:
     ) -> Awaitable[RoutedRows]:
         """See `Experts.dispatch`; the messages are on their way when this returns."""
         index = self._layers[layer]
-        here = x.detach().to("cpu")
-        ids: NDArray[np.int64] = topk_idx.cpu().numpy()
+        here = _here(x)
+        ids: NDArray[np.int64] = _here(topk_idx).numpy()
         experts = ids.astype(np.uint16, order="C")
-        weights = np.ascontiguousarray(topk_weights.detach().cpu().numpy())
+        weights = np.ascontiguousarray(_here(topk_weights).numpy())
         flight = RowsInFlight(
             here,
             experts,
@@ -128,7 +128,7 @@ class RemoteExperts:
             send=partial(self._send, index),
         )
         rows = range(len(ids)) if active is None else active.nonzero()[:, 0].tolist()
-        if all_finite(here) and math.isfinite(weights.sum()):
+        if all_finite(here) and math.isfinite(np.add.reduce(weights, axis=None)):
             flight.start(rows)
         else:
             sound = (here.isfinite().all(dim=1).numpy() & np.isfinite(weights).all(axis=1)).tolist()
@@ -213,3 +213,8 @@ class RemoteExperts:
             others=partial(flight.second, part, worker_id),
         )
         traffic.send(request_id, message, call)
+
+
+def _here(x: Tensor) -> Tensor:
+    """The same on the CPU and without a history; mostly it is so already."""
+    return x if x.is_cpu and not x.requires_grad else x.detach().to("cpu")
