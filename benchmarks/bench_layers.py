@@ -56,7 +56,8 @@ class Bar:
     """One process, or the mean of the workers, at so many streams.
 
     step_ms: the whole step. processor_ms: of the process with all its threads, a step.
-    parts_ms: adds up to the step.
+    parts_ms: those of the event loop's thread add up to the step; what other threads compute
+        meanwhile comes on top.
     """
 
     side: str
@@ -153,7 +154,8 @@ def bar(
         alone = min(parts[ATTENTION], scale * ended[GATE] * calls)
         parts[ATTENTION] -= alone
         parts[_GATE_ALONE] = alone
-    parts[REST] = max(0.0, 1e3 * step_s - sum(parts.values()))
+    beside = scale * (ended.get("beside_s", 0.0) - began.get("beside_s", 0.0))
+    parts[REST] = max(0.0, 1e3 * step_s - sum(parts.values()) + beside)
     processor_s = ended["processor_s"] - began["processor_s"]
     return Bar(
         side=side,

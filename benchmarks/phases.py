@@ -14,12 +14,16 @@ class Phases:
     apart, so that the phases of one thread never add up to more than its time.
 
     Threads are told apart too. Two that time the same name at one moment may lose a call.
+
+    beside_s: of all seconds, those of other threads than the one that made this.
     """
 
     def __init__(self, *, on: bool = True) -> None:
         self.on = on
         self.seconds: dict[str, float] = {}
         self.calls: dict[str, int] = {}
+        self.beside_s = 0.0
+        self._first = threading.get_ident()
         self._thread = threading.local()
 
     def timed(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -69,3 +73,5 @@ class Phases:
         stack[-1] += took
         self.seconds[name] = self.seconds.get(name, 0.0) + own
         self.calls[name] = self.calls.get(name, 0) + 1
+        if threading.get_ident() != self._first:
+            self.beside_s += own

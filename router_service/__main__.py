@@ -52,8 +52,7 @@ def _config(arguments: argparse.Namespace) -> RouterConfig:
         threads=arguments.threads,
         experts="local" if local else "remote",
         carrier=arguments.carrier,
-        # In-process experts never suspend: more in flight would only be smaller batches.
-        micro_batches=arguments.micro_batches or (1 if local else 2),
+        micro_batches=arguments.micro_batches,
         max_running=arguments.max_running,
         max_waiting=arguments.max_waiting,
         kv_blocks=arguments.kv_blocks,
@@ -87,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
     add("--dtype", default="auto", help="auto, float32 or bfloat16")
     add("--threads", type=int, help="CPU threads of the arithmetic")
-    add("--micro-batches", type=int, help="in flight at a time; default 2, local experts 1")
+    add("--micro-batches", type=int, default=2, help="in flight at a time")
     add("--max-running", type=int, default=64, help="requests with KV blocks at a time")
     add("--max-waiting", type=int, default=256, help="requests queued behind them")
     add("--kv-blocks", type=int, default=1024, help="KV blocks of 64 tokens")

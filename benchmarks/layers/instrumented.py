@@ -49,8 +49,8 @@ class _GateReplay:
 
         attend = CompiledPass.attend
 
-        def noting(running: CompiledPass, layer: int) -> Any:
-            found = attend(running, layer)
+        async def noting(running: CompiledPass, layer: int, routed: Any) -> Any:
+            found = await attend(running, layer, routed)
             if found[1] is not None:
                 self._last = running, layer
             return found
@@ -92,6 +92,7 @@ def _teller(phases: Phases, gate: _GateReplay) -> Callable[[int, FrameType | Non
             "processor_s": process_time(),
             "seconds": dict(phases.seconds),
             "calls": dict(phases.calls),
+            "beside_s": phases.beside_s,
         }
         told[GATE] = gate.seconds() if phases.on else 0.0
         phases.on = True

@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks.phases import Phases
 
 ATTENTION = "attention and gate"
+"""From 8 rows on with the shared expert or dense network of the layer before, in one call."""
 SHARED = "shared expert, dense layer"
 HEAD = "embedding, head"
 EXPERTS = "experts"
@@ -28,13 +29,6 @@ WAITING = "waiting"
 REST = "event loop, gRPC, the rest"
 """What no seam covers."""
 
-_LAYERS = {
-    "attend": ATTENTION,
-    "run_mlp": SHARED,
-    "add_mlp": SHARED,
-    "logits": HEAD,
-    "broken": HEAD,
-}
 _CARRIERS = {
     "wire.carriers.framed_socket:FramedSocket.put": CARRIER,
     "wire.carriers.framed_socket:FramedSocket._readable": CARRIER,
@@ -44,8 +38,12 @@ _CARRIERS = {
     "selectors:EpollSelector.select": WAITING,
 }
 ROUTER: Mapping[str, str] = {
-    **{f"kimi_k2.compiled_layers:CompiledPass.{name}": p for name, p in _LAYERS.items()},
-    **{f"kimi_k2.torch_layers:TorchPass.{name}": phase for name, phase in _LAYERS.items()},
+    "kimi_k2.layer_kernels:advance": ATTENTION,
+    "kimi_k2.layer_kernels:mlp_half": SHARED,
+    "kimi_k2.layer_kernels:finish": HEAD,
+    "kimi_k2.torch_layers:TorchPass.attend": ATTENTION,
+    "kimi_k2.torch_layers:TorchPass.run_mlp": SHARED,
+    "kimi_k2.torch_layers:TorchPass.logits": HEAD,
     "kimi_k2.compiled_layers:CompiledLayers.start": HEAD,
     "kimi_k2.torch_layers:TorchLayers.start": HEAD,
     "kimi_k2.local_experts:LocalExperts.dispatch": EXPERTS,
@@ -64,6 +62,8 @@ ROUTER: Mapping[str, str] = {
     **_CARRIERS,
 }
 WORKER: Mapping[str, str] = {
+    "experts_service.quick_answers:QuickAnswers.answer": SERIALIZATION,
+    "kimi_k2.raw_routing:route_raw": EXPERTS,
     "experts_service.answering:compute": EXPERTS,
     "experts_service.grouped:combine": COMBINE,
     "experts_service.admission:decode_request": SERIALIZATION,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 
 import pytest
@@ -36,6 +37,17 @@ def test_coroutines_and_exceptions_are_timed_too() -> None:
     with pytest.raises(ValueError):
         asyncio.run(phases.timed_coroutine("fails", fails)())
     assert phases.calls == {"fails": 1}
+
+
+def test_time_of_other_threads_is_told_apart() -> None:
+    phases = Phases()
+    call = phases.timed("both", lambda: time.sleep(0.02))
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+    call()
+    assert phases.calls == {"both": 2}
+    assert 0.0 < phases.beside_s < phases.seconds["both"]
 
 
 def test_nothing_is_told_while_it_is_off() -> None:

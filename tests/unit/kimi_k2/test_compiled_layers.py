@@ -20,6 +20,7 @@ from kimi_k2.load import load_local_experts, load_router_model
 from kimi_k2.local_experts import LocalExperts
 from kimi_k2.model import Model
 from kimi_k2.panels import PANEL, all_narrow, pack
+from kimi_k2.team import Team
 from kimi_k2.torch_layers import TorchLayers
 from tests.support.checkpoints import Preset, write_random_checkpoint
 from tests.support.models import random_model
@@ -102,6 +103,36 @@ def test_mixed_batches(pair: Pair, seed: int) -> None:
         length = choose.choice([1, 1, 1, 2, choose.randint(1, 150)])
         lengths.append((choose.randint(0, LONGEST - length), length))
     check(pair, lengths)
+
+
+def test_passes_side_by_side(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several in flight on few threads, one after another and each at its own pace."""
+    (model, experts), plain = pair
+    monkeypatch.setattr(model.math, "team", Team(2))
+    tokens = torch.randint(0, 256, (40,), generator=torch.Generator().manual_seed(3))
+
+    async def grow(model: Model, experts: LocalExperts, cache: LatentCache, number: int) -> Any:
+        blocks = [[4 * number + n] for n in range(4)]
+        runners = [Runner(model, experts, cache=cache, blocks=b) for b in blocks]
+        results = []
+        for length in (2, 5, 3, 9):
+            parts = [(runner, tokens[:length] + number) for runner in runners]
+            results.append((await run_together(parts, all_logits=True)).logits)
+            await asyncio.sleep(0)
+        return results
+
+    async def several(model: Model, experts: LocalExperts) -> tuple[list[Any], LatentCache]:
+        cache = model.new_cache(12)
+        return list(
+            await asyncio.gather(*(grow(model, experts, cache, n) for n in range(3)))
+        ), cache
+
+    (found, found_cache), (wanted, wanted_cache) = (
+        asyncio.run(several(*one)) for one in ((model, experts), plain)
+    )
+    assert torch.equal(found_cache.pages, wanted_cache.pages)
+    for one, other in zip(found, wanted, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def test_rows_that_are_not_finite(pair: Pair) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,24 +24,33 @@ from wire.polite import politely
 DEADLINE_S = 10
 
 
+def run(team: Team, parts: Sequence[Callable[[], Any]]) -> list[Any]:
+    async def running() -> list[Any]:
+        async with asyncio.timeout(DEADLINE_S):
+            return await team.run(parts)
+
+    return asyncio.run(running())
+
+
 def test_parts_run_side_by_side_and_answer_in_their_order() -> None:
     together = threading.Barrier(3, timeout=DEADLINE_S)
 
-    def part(number: int) -> tuple[int, str]:
+    def part(number: int) -> tuple[int, int]:
         together.wait()
-        return number, threading.current_thread().name
+        return number, threading.get_ident()
 
-    answers = Team(3).run([lambda n=n: part(n) for n in range(3)])
+    answers = run(Team(3), [lambda n=n: part(n) for n in range(3)])
     assert [number for number, _ in answers] == [0, 1, 2]
-    assert answers[0][1] == threading.current_thread().name
-    assert len({name for _, name in answers}) == 3
+    threads = {thread for _, thread in answers}
+    assert len(threads) == 3
+    assert threading.get_ident() not in threads
 
 
 @pytest.mark.parametrize("threads", [0, 1])
 def test_a_team_of_one_needs_no_thread(threads: int) -> None:
     team, here = Team(threads), threading.current_thread()
-    assert team.size == 1
-    assert team.run([threading.current_thread, threading.current_thread]) == [here, here]
+    assert team.size == team.idle == 1
+    assert run(team, [threading.current_thread, threading.current_thread]) == [here, here]
 
 
 @pytest.mark.parametrize("failing", [0, 1])
@@ -56,8 +67,25 @@ def test_a_failure_is_told_when_every_part_has_ended(failing: int) -> None:
     parts = [work, work]
     parts[failing] = fail
     with pytest.raises(ZeroDivisionError):
-        Team(2).run(parts)
+        run(Team(2), parts)
     assert ended.is_set()
+
+
+def test_the_loop_goes_on_while_parts_are_computed() -> None:
+    going_on = threading.Event()
+
+    async def both() -> list[bool]:
+        team = Team(2)
+        assert team.idle == 2
+        computing = asyncio.ensure_future(team.run([lambda: going_on.wait(DEADLINE_S)]))
+        await asyncio.sleep(0)
+        assert team.idle == 1
+        going_on.set()
+        found = await computing
+        assert team.idle == 2
+        return found
+
+    assert asyncio.run(both()) == [True]
 
 
 def segment(start: int, position: int, length: int, table: int) -> Segment:
