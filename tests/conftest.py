@@ -6,7 +6,6 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -39,15 +38,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=("short", "full"),
         help="how long tests/chaos takes: about a minute (default), or minutes a scenario",
     )
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    from tests.support.shares import Shares
-
-    # Without this, the largest share comes first.
-    config.option.loadscopereorder = False
-    return Shares(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
