@@ -11,6 +11,8 @@ import pytest
 
 # Read when torch, Ray and the tokenizers are imported or start their first process, so set here.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Threads that wait for each other sleep: on busy processors, spinning takes half a minute.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -12,9 +12,12 @@ import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from cluster.cli.status import fetch_status
+from cluster.home import Home
 from tests.support.ports import free_port
 from tests.support.processes import MARK, marked, wait_for_none
 
@@ -56,6 +59,11 @@ class Orrery:
             timeout=seconds,
             check=False,
         )
+
+    def status(self) -> dict[str, Any]:
+        """What `orrery status --json` prints. Without a process of its own: what is waited for
+        needs the processors."""
+        return fetch_status(Home(path=self.folder / "home").running())
 
     def serve(self, *arguments: str) -> None:
         """Starts a server; see `wait_for` for how far it got."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import tempfile
@@ -18,17 +19,36 @@ from tests.e2e.server import Orrery
 
 pytestmark = pytest.mark.ray
 
-SERVE = """
+OTHERS = """
 import sys, ray
 from ray import serve
 ray.init(address=sys.argv[1], log_to_driver=False)
-if sys.argv[2] == "start":
-    serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[3])})
-names = {actor["namespace"] for actor in ray.util.list_named_actors(all_namespaces=True)}
-print("running" if "serve" in names else "absent", "orrery" if "orrery" in names else "nobody")
-if sys.argv[2] == "stop":
-    serve.shutdown()
+for line in sys.stdin:
+    if line == "start\\n":
+        serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[2])})
+    names = {actor["namespace"] for actor in ray.util.list_named_actors(all_namespaces=True)}
+    if line == "stop\\n":
+        serve.shutdown()
+    serving = "running" if "serve" in names else "absent"
+    print("others:", serving, "orrery" if "orrery" in names else "nobody", flush=True)
 """
+
+
+class Others:
+    """Whoever else uses the cluster: one process, which may start Ray Serve, and looks around."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def do(self, what: str) -> str:
+        """`start`, `stop` or `look`; whether Serve runs, and whether orrery does, before a stop."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(what, file=self._process.stdin, flush=True)
+        for line in self._process.stdout:
+            if line.startswith("others: "):
+                return line.removeprefix("others: ").strip()
+        raise AssertionError("the others' process has ended")
 
 
 @pytest.fixture
@@ -50,42 +70,52 @@ def cluster_of_others() -> Iterator[str]:
         cluster.shutdown()
 
 
-def ray_serve(address: str, what: str, port: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", SERVE, address, what, str(port)],
-        capture_output=True,
+@contextlib.contextmanager
+def others_on(address: str, port: int) -> Iterator[Others]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", OTHERS, address, str(port)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        timeout=120,
-        check=True,
     )
-    return done.stdout.splitlines()[-1]
+    with process:
+        try:
+            yield Others(process)
+        finally:
+            process.kill()
 
 
 # It starts Ray, and on it orrery three times.
 @pytest.mark.timeout(600)
 def test_on_a_cluster_of_others(orrery: Orrery, tiny_model: Path, address: str) -> None:
-    arguments = ("--model", str(tiny_model), "--workers", "2", "--ray-address", address)
+    """Each flag does what it says there: so many workers, each with whole layers, of that model."""
+    flags = ("--workers", "2", "--placement", "layer-major", "--ray-address", address)
+    arguments = ("--model", str(tiny_model), *flags)
+    with others_on(address, orrery.port + 1) as others:
+        # Somebody else's Serve is neither used nor ended.
+        assert others.do("start") == "running nobody"
+        refused = orrery.run("serve", "--port", str(orrery.port), *arguments, seconds=120)
+        assert refused.returncode == 1
+        assert "already runs Ray Serve" in refused.stderr
+        assert others.do("stop") == "running nobody"
 
-    # Somebody else's Serve is neither used nor ended.
-    assert ray_serve(address, "start", orrery.port + 1) == "running nobody"
-    refused = orrery.run("serve", "--port", str(orrery.port), *arguments, seconds=120)
-    assert refused.returncode == 1
-    assert "already runs Ray Serve" in refused.stderr
-    assert ray_serve(address, "stop") == "running nobody"
-
-    # What stays when all of our own processes are killed at once can be ended from anywhere.
-    orrery.serve(*arguments)
-    orrery.wait_for("ready: ")
-    server = orrery.server
-    for process in [*psutil.Process(server).children(recursive=True), psutil.Process(server)]:
-        process.kill()
-    orrery.wait_for_end()
-    second = orrery.run("serve", "--port", str(orrery.port + 2), *arguments, seconds=120)
-    assert second.returncode == 1
-    assert f"orrery stop --ray-address {address}" in second.stderr
-    stopped = orrery.run("stop", "--ray-address", address, seconds=120)
-    assert stopped.returncode == 0, stopped.stderr
-    assert ray_serve(address, "look") == "absent nobody"
-    again = orrery.run("stop", "--ray-address", address, seconds=120)
-    assert again.returncode == 1
-    assert "runs no orrery" in again.stderr
+        # What stays when all of our own processes are killed at once can be ended from anywhere.
+        orrery.serve(*arguments)
+        orrery.wait_for("ready: ")
+        members = [p for p in orrery.status()["processes"] if p["role"] == "expert"]
+        held = [p for p in members if not p["spare"]]
+        assert sorted(p["layers"] for p in held) == [[1], [2]]
+        assert [p["experts"] for p in held] == [16, 16]
+        server = orrery.server
+        for process in [*psutil.Process(server).children(recursive=True), psutil.Process(server)]:
+            process.kill()
+        orrery.wait_for_end()
+        second = orrery.run("serve", "--port", str(orrery.port + 2), *arguments, seconds=120)
+        assert second.returncode == 1
+        assert f"orrery stop --ray-address {address}" in second.stderr
+        stopped = orrery.run("stop", "--ray-address", address, seconds=120)
+        assert stopped.returncode == 0, stopped.stderr
+        assert others.do("look") == "absent nobody"
+        again = orrery.run("stop", "--ray-address", address, seconds=120)
+        assert again.returncode == 1
+        assert "runs no orrery" in again.stderr

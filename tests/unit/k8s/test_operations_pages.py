@@ -24,7 +24,7 @@ ELSEWHERE = {
     "docker build ": "no engine here: test_manifests_and_code.py reads the Dockerfile",
     "curl http://127.0.0.1:": "the pages asked for are asked in tests/e2e",
     "make ": "a target of the Makefile; it runs tests",
-    "prometheus --config.file=monitoring/prometheus.yml": "tests/e2e/test_prometheus.py",
+    "prometheus --config.file=monitoring/prometheus.yml": "tests/e2e/served/test_prometheus.py",
 }
 
 

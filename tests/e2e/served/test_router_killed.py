@@ -27,13 +27,8 @@ BODY: dict[str, Any] = {
 }
 
 
-def status(served: Orrery) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(served.run("status", "--json").stdout)
-    return found
-
-
 def test_its_requests_go_on_and_are_named_in_the_events(served: Orrery) -> None:
-    (router,) = [p for p in status(served)["processes"] if p["role"] == "router"]
+    (router,) = [p for p in served.status()["processes"] if p["role"] == "router"]
     headers = {"Idempotency-Key": "test-router-killed"}
     url = f"{served.url}/v1/completions"
     with httpx.Client(timeout=120, trust_env=False) as http:
@@ -60,4 +55,4 @@ def test_its_requests_go_on_and_are_named_in_the_events(served: Orrery) -> None:
     assert event["facts"]["count"] == 1
     assert name in event["text"]
     assert event["seconds"] > 0
-    wait_until(lambda: status(served)["state"] == "ready", "the new router", 60)
+    wait_until(lambda: served.status()["state"] == "ready", "the new router", 60)

@@ -23,13 +23,6 @@ def client(served: Orrery) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", timeout=60, max_retries=0)
 
 
-def status(served: Orrery) -> dict[str, Any]:
-    done = served.run("status", "--json")
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
 def ask(client: openai.OpenAI, tokens: int = 24) -> str:
     answer = client.chat.completions.create(
         model="nano-k2",
@@ -85,7 +78,7 @@ def at_rest(served: Orrery) -> dict[str, Any]:
     """The status once everybody is ready, the spare too."""
     end = time.monotonic() + 60
     while True:
-        found = status(served)
+        found = served.status()
         rows = found["processes"]
         ready = found["state"] == "ready" and all(p["state"] == "ready" for p in rows)
         if ready and found["change"] is None and any(p["spare"] for p in rows):
@@ -95,7 +88,10 @@ def at_rest(served: Orrery) -> dict[str, Any]:
 
 
 def test_status_knows_every_process(served: Orrery) -> None:
-    found = at_rest(served)
+    at_rest(served)
+    done = served.run("status", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
     assert found["url"] == served.url
     by_role: dict[str, list[dict[str, Any]]] = {}
     for process in found["processes"]:
@@ -120,7 +116,7 @@ def test_status_knows_every_process(served: Orrery) -> None:
 
 
 def test_every_metrics_port_is_found_and_answers(served: Orrery) -> None:
-    admin = status(served)["admin"]
+    admin = served.status()["admin"]
     with httpx.Client(timeout=10, trust_env=False) as http:
         targets = http.get(f"{admin}/sd").json()
         roles = [target["labels"]["role"] for target in targets]
@@ -142,7 +138,7 @@ def test_a_worker_killed_in_mid_answer_changes_nothing(
     served: Orrery, client: openai.OpenAI
 ) -> None:
     expected = ask(client, tokens=48)
-    victim = next(p for p in status(served)["processes"] if p["id"] == "expert-1")
+    victim = next(p for p in served.status()["processes"] if p["id"] == "expert-1")
     stream = client.chat.completions.create(
         model="nano-k2",
         messages=[{"role": "user", "content": "Hello! Who are you?"}],

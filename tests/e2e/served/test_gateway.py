@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
@@ -21,7 +20,7 @@ LONG: dict[str, Any] = {"prompt": "Once", "max_tokens": 4000, "extra_body": {"ig
 
 def aborted(served: Orrery) -> float:
     """Requests that routers ended because somebody asked them to."""
-    status = json.loads(served.run("status", "--json").stdout)
+    status = served.status()
     total = 0.0
     with httpx.Client(timeout=10, trust_env=False) as http:
         for target in http.get(f"{status['admin']}/sd").json():

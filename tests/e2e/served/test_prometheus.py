@@ -69,7 +69,7 @@ def rule_queries() -> list[tuple[str, str]]:
 def scraped(served: Orrery, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Prometheus, with some clients that talk to the cluster all the time."""
     program("prometheus")
-    status = json.loads(served.run("status", "--json").stdout)
+    status = served.status()
     controller = next(p["address"] for p in status["processes"] if p["role"] == "controller")
     stop = threading.Event()
     clients = [threading.Thread(target=talk, args=(served, stop)) for _ in range(CLIENTS)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -104,17 +103,3 @@ def over_http(served: Orrery) -> list[tuple[list[str], list[float]]]:
 
 def test_http_gives_the_bits_of_one_process(served: Orrery, bench: Bench) -> None:
     assert over_http(served) == in_process(bench)
-
-
-def test_flags_do_what_they_say(orrery: Orrery) -> None:
-    """Three workers, each with whole layers, and the same model by its directory."""
-    orrery.serve("--workers", "3", "--placement", "layer-major", "--model", str(NANO_K2))
-    orrery.wait_for("ready: ")
-    done = orrery.run("status", "--json")
-    found = json.loads(done.stdout)
-    held = [p for p in found["processes"] if p["role"] == "expert" and not p["spare"]]
-    assert len(held) == 3
-    layers = sorted(layer for process in held for layer in process["layers"])
-    assert layers == [1, 2, 3, 4]
-    assert sum(process["experts"] for process in held) == 4 * 384
-    assert orrery.run("stop").returncode == 0
