@@ -1,8 +1,9 @@
-"""Copies of one layer's experts put onto workers: the heaviest first, each to who is least busy.
+"""Copies of experts put onto workers: the heaviest first, each to who is least busy.
 
 DeepSeek's balanced packing, with workers of different speed and memory, experts that may stay
 where they are, and copies kept apart: on different workers always, on different nodes while there
-is one with room.
+is one with room. Layers are independent and packed side by side, the heaviest expert of each at
+once, so that numpy has rows enough to be quick; tests/support/plain_packing.py does it in words.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cluster.planner.crew import ANY_PRINT, Counts, Crew, Held, Loads
+from cluster.planner.crew import ANY_PRINT, Counts, Crew, Held, Loads, hit, homes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Bench:
-    """What one layer may use; arrays are [workers].
+    """What each layer may use; arrays are [layers, workers].
 
     room: int64, experts of this layer that the memory can take, those already there included.
     slots: int64, how many it should have; more only to keep copies apart.
@@ -34,95 +35,129 @@ class Bench:
 
 
 def pack(now: Held, copies: Counts, share: Loads, home: Counts, crew: Crew, bench: Bench) -> Held:
-    """bool [experts, workers]: `copies` of each expert, or fewer where none can take another.
+    """bool [layers, experts, workers]: `copies` of each expert, or fewer where none can take
+    another.
 
     Args:
-        now: [experts, workers], where copies are now.
-        copies, share: [experts], wanted copies, and tokens of each copy.
-        home: [experts], fingerprint that all copies must have; `ANY_PRINT`: the first one's.
+        now: [layers, experts, workers], where copies are now.
+        copies, share: [layers, experts], wanted copies, and tokens of each copy.
+        home: [layers, experts], fingerprint that all copies must have; `ANY_PRINT`: the first
+            one's.
     """
-    places = [row.nonzero()[0].tolist() for row in now]
-    packing = _Packing(share, copies, crew, bench)
-    if bench.slack is None:
-        for expert, there in enumerate(places):
-            for place in there:
-                packing.put(expert, place)
+    stay = bench.slack is None
+    done = now.copy() if stay else np.zeros_like(now)
+    packing = _Packing(done, copies, share, crew, bench)
+    if stay:
+        home = np.where(home == ANY_PRINT, homes(now, crew), home)
     # Of equal ones those of different workers take turns, so that none is left with its own.
-    turn = (now.cumsum(axis=0) * now).max(axis=1, initial=0)
-    for expert in np.lexsort((turn, -share)).tolist():
-        if bench.slack is not None and places[expert]:
-            packing.keep(expert, places[expert])
-        packing.fill(expert, int(home[expert]))
-    return packing.done
+    turn = (now.cumsum(axis=1, dtype=np.int32) * now).max(axis=2, initial=0)
+    layers = np.arange(len(now))
+    for experts in np.lexsort((turn, -share), axis=1).T:
+        held = done[layers, experts]
+        lacks = copies[layers, experts] - held.sum(axis=1)
+        if not lacks.any():
+            continue
+        one = _Turn(packing, held, lacks, share[layers, experts], home[layers, experts])
+        if not stay:
+            one.keep(now[layers, experts])
+        one.fill()
+        done[layers, experts] = one.done
+    return done
 
 
 class _Packing:
-    """A layer half packed.
+    """Layers half packed.
 
-    `key` orders the workers: busy time plus a step for every reason to come later, infinite for
-    those that can take nothing. Kept up to date worker by worker, since it is read for each copy.
+    Attributes:
+        key: [layers, workers], orders the workers: busy time plus a step for every reason to come
+            later, infinite for those that can take nothing.
+        used: [layers, workers], copies.
+        step: [layers, 1], longer than all that there is to do takes.
+        slack: [layers, 1], seconds; see `Bench`.
     """
 
-    def __init__(self, share: Loads, copies: Counts, crew: Crew, bench: Bench) -> None:
-        self.done = np.zeros((len(share), len(crew.ids)), np.bool_)
-        self._share: list[float] = share.tolist()
-        self._copies: list[int] = copies.tolist()
-        self._crew, self._bench = crew, bench
-        self._pace = 1.0 / crew.speed
-        self._mixed = bool((crew.prints != crew.prints[0]).any())
-        self._node: list[int] = crew.node.tolist()
-        self._room: list[int] = bench.room.tolist()
-        self._slots: list[int] = bench.slots.tolist()
-        self._used = [0] * len(crew.ids)
-        self._held: list[list[int]] = [[] for _ in share]
-        total = float(share @ copies)
+    def __init__(self, held: Held, copies: Counts, share: Loads, crew: Crew, bench: Bench) -> None:
+        self.crew, self.bench, self.pace = crew, bench, 1.0 / crew.speed
+        self.mixed = bool((crew.prints != crew.prints[0]).any())
+        self.used: Counts = held.sum(axis=1)
+        total = (share * copies).sum(axis=1, keepdims=True)
         # From the slightest reason to the gravest: has its share already, belongs to other
         # layers, comes after the spares, has a copy on its node (see `fill`).
-        self._step = total * float(self._pace.max()) * 2.0 or 1.0
-        self._slack = (
-            (bench.slack or 0.0) * total / max(float(crew.speed[bench.reach].sum()), 1e-300)
-        )
-        late = 4.0 * ~bench.first + 2.0 * ~bench.reach + (bench.slots <= 0)
-        self._key = np.where(crew.taking & (bench.room > 0), late * self._step, np.inf)
+        self.step = np.where(total > 0, total * self.pace.max() * 2.0, 1.0)
+        speed = np.where(bench.reach, crew.speed, 0.0).sum(axis=1, keepdims=True)
+        self.slack = (bench.slack or 0.0) * total / np.maximum(speed, 1e-300)
+        late = 4.0 * ~bench.first + 2.0 * ~bench.reach + (self.used >= bench.slots)
+        work = np.einsum("le,lew->lw", share, held) * self.pace
+        able = crew.taking & (self.used < bench.room)
+        self.key = np.where(able, work + late * self.step, np.inf)
 
-    def put(self, expert: int, place: int) -> None:
-        self.done[expert, place] = True
-        self._held[expert].append(place)
-        self._used[place] += 1
-        if self._used[place] >= self._room[place]:
-            self._key[place] = np.inf
-        else:
-            self._key[place] += self._share[expert] * self._pace[place]
-            if self._used[place] == self._slots[place]:
-                self._key[place] += self._step
+    def put(self, rows: Counts, places: Counts, cost: Loads) -> None:
+        """Books a copy on one worker of each of these layers, which takes it `cost` [rows]."""
+        used = self.used[rows, places] + 1
+        key = self.key[rows, places] + cost
+        key += (used == self.bench.slots[rows, places]) * self.step[rows, 0]
+        self.key[rows, places] = np.where(used < self.bench.room[rows, places], key, np.inf)
+        self.used[rows, places] = used
 
-    def keep(self, expert: int, places: list[int]) -> None:
-        """Those of its copies that are not much busier there than elsewhere: one a node."""
-        finish = self._key + self._share[expert] * self._pace
-        latest = float(finish.min()) + self._slack
-        nodes: set[int] = set()
-        for place in sorted(places, key=finish.__getitem__):
-            if len(nodes) == self._copies[expert]:
-                break
-            good = finish[place] <= latest and self._used[place] < self._slots[place]
-            if good and self._node[place] not in nodes:
-                nodes.add(self._node[place])
-                self.put(expert, place)
 
-    def fill(self, expert: int, home: int) -> None:
-        """The copies that it lacks."""
-        held = self._held[expert]
-        while len(held) < self._copies[expert]:
-            finish = self._key + self._share[expert] * self._pace
-            if home == ANY_PRINT and held:
-                home = int(self._crew.prints[held[0]])
-            if home != ANY_PRINT and self._mixed:
-                finish[~self._crew.alike(home)] = np.inf
-            if held:
-                for place in held:
-                    finish[self._crew.node == self._node[place]] += 8.0 * self._step
-                finish[held] = np.inf
-            place = int(finish.argmin())
-            if finish[place] == np.inf:
-                return
-            self.put(expert, place)
+class _Turn:
+    """One expert of each layer being put; `done` is who holds it, [layers, workers]."""
+
+    def __init__(
+        self, packing: _Packing, done: Held, lacks: Counts, share: Loads, home: Counts
+    ) -> None:
+        self.done = done
+        self._packing, self._lacks, self._home = packing, lacks, home
+        self._time = share[:, None] * packing.pace
+        # The same and the reasons against a further copy: one on the node, or the worker itself.
+        self._cost = self._time.copy()
+        for row, place in zip(*(axis.tolist() for axis in done.nonzero()), strict=True):
+            self._crowd(np.array([row]), np.array([place]))
+
+    def keep(self, there: Held) -> None:
+        """Of the copies that are `there` those that are not much busier than elsewhere: one a
+        node."""
+        packing, node = self._packing, self._packing.crew.node
+        finish = packing.key + self._time
+        good = there & (packing.used < packing.bench.slots) & (finish < np.inf)
+        good &= finish <= finish.min(axis=1, keepdims=True) + packing.slack
+        while len(rows := (hit(good, 1) & (self._lacks > 0)).nonzero()[0]):
+            places = np.where(good[rows], finish[rows], np.inf).argmin(axis=1)
+            self._put(rows, places)
+            good[rows] &= node != node[places, None]
+
+    def fill(self) -> None:
+        """The copies that are lacking."""
+        packing = self._packing
+        rows = self._lacks.nonzero()[0]
+        while len(rows):
+            finish = packing.key[rows] + self._cost[rows]
+            if packing.mixed:
+                finish[~self._alike(rows)] = np.inf
+            places = finish.argmin(axis=1)
+            found = finish[np.arange(len(rows)), places] < np.inf
+            rows = rows[found]
+            self._put(rows, places[found])
+            rows = rows[self._lacks[rows] > 0]
+
+    def _put(self, rows: Counts, places: Counts) -> None:
+        packing = self._packing
+        packing.put(rows, places, self._time[rows, places])
+        self.done[rows, places] = True
+        self._lacks[rows] -= 1
+        more = self._lacks[rows] > 0
+        if more.any():
+            self._crowd(rows[more], places[more])
+        if packing.mixed:
+            home = self._home[rows]
+            self._home[rows] = np.where(home == ANY_PRINT, packing.crew.prints[places], home)
+
+    def _crowd(self, rows: Counts, places: Counts) -> None:
+        node = self._packing.crew.node
+        self._cost[rows] += (node == node[places, None]) * (8.0 * self._packing.step[rows])
+        self._cost[rows, places] = np.inf
+
+    def _alike(self, rows: Counts) -> Held:
+        """[rows, workers]: `Crew.alike` for each."""
+        prints, home = self._packing.crew.prints, self._home[rows, None]
+        return np.asarray((prints == home) | (prints == ANY_PRINT) | (home == ANY_PRINT))
