@@ -130,9 +130,7 @@ def owners_of(
     ends = held.sum(axis=2).cumsum().tolist()
     ids = [names[start:end] for start, end in zip([0, *ends], ends, strict=False)]
     count = held.shape[1]
-    return {
-        layer: tuple(ids[row * count : (row + 1) * count]) for row, layer in enumerate(layers)
-    }
+    return {layer: tuple(ids[row * count : (row + 1) * count]) for row, layer in enumerate(layers)}
 
 
 def _numbers(names: Sequence[str]) -> Counts:

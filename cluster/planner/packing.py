@@ -52,14 +52,17 @@ def pack(now: Held, copies: Counts, share: Loads, home: Counts, crew: Crew, benc
     # Of equal ones those of different workers take turns, so that none is left with its own.
     turn = (now.cumsum(axis=1, dtype=np.int32) * now).max(axis=2, initial=0)
     layers = np.arange(len(now))
+    missing: Counts = copies - done.sum(axis=2)
     for experts in np.lexsort((turn, -share), axis=1).T:
-        held = done[layers, experts]
-        lacks = copies[layers, experts] - held.sum(axis=1)
+        lacks = missing[layers, experts]
         if not lacks.any():
             continue
-        one = _Turn(packing, held, lacks, share[layers, experts], home[layers, experts])
-        if not stay:
-            one.keep(now[layers, experts])
+        there = now[layers, experts]
+        one = _Turn(packing, lacks, share[layers, experts], home[layers, experts])
+        if stay:
+            one.stay(there)
+        else:
+            one.keep(there)
         one.fill()
         done[layers, experts] = one.done
     return done
@@ -93,26 +96,29 @@ class _Packing:
 
     def put(self, rows: Counts, places: Counts, cost: Loads) -> None:
         """Books a copy on one worker of each of these layers, which takes it `cost` [rows]."""
-        used = self.used[rows, places] + 1
-        key = self.key[rows, places] + cost
-        key += (used == self.bench.slots[rows, places]) * self.step[rows, 0]
-        self.key[rows, places] = np.where(used < self.bench.room[rows, places], key, np.inf)
-        self.used[rows, places] = used
+        at = rows, places
+        used = self.used[at] + 1
+        key = self.key[at] + cost + (used == self.bench.slots[at]) * self.step[rows, 0]
+        self.key[at] = np.where(used < self.bench.room[at], key, np.inf)
+        self.used[at] = used
 
 
 class _Turn:
     """One expert of each layer being put; `done` is who holds it, [layers, workers]."""
 
-    def __init__(
-        self, packing: _Packing, done: Held, lacks: Counts, share: Loads, home: Counts
-    ) -> None:
-        self.done = done
+    def __init__(self, packing: _Packing, lacks: Counts, share: Loads, home: Counts) -> None:
+        self.done = np.zeros(packing.key.shape, np.bool_)
         self._packing, self._lacks, self._home = packing, lacks, home
         self._time = share[:, None] * packing.pace
         # The same and the reasons against a further copy: one on the node, or the worker itself.
         self._cost = self._time.copy()
-        for row, place in zip(*(axis.tolist() for axis in done.nonzero()), strict=True):
-            self._crowd(np.array([row]), np.array([place]))
+
+    def stay(self, there: Held) -> None:
+        """All copies that are `there`, which are in the books."""
+        self.done = there.copy()
+        for place in hit(there, 0).nonzero()[0].tolist():
+            rows = there[:, place].nonzero()[0]
+            self._crowd(rows, np.full_like(rows, place))
 
     def keep(self, there: Held) -> None:
         """Of the copies that are `there` those that are not much busier than elsewhere: one a

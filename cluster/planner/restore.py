@@ -64,9 +64,11 @@ def spread(held: Held, home: Counts, load: Loads, crew: Crew, reach: Held) -> No
         row = held[layer, expert]
         for place in np.flatnonzero(row).tolist():
             mine = nodes[layer, expert]
+            if mine[crew.node[place]] < 2:
+                continue
             able = crew.taking & crew.alike(int(home[layer, expert])) & (used < crew.capacity)
             able &= (mine == 0)[crew.node] & ~row
-            if mine[crew.node[place]] < 2 or not able.any():
+            if not able.any():
                 continue
             work = some_load(load[layer]) / np.maximum(held[layer].sum(axis=1), 1) @ held[layer]
             key = np.where(able, work / crew.speed + np.where(reach[layer], 0, work.sum()), np.inf)

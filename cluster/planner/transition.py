@@ -138,11 +138,11 @@ def _that_fit(missing: Held, held: Held, room: Counts) -> Held:
 
 def _let_go(surplus: Held, held: Held, least: Counts) -> Held:
     """Of the surplus copies as many as leave each expert `least`; the first workers' ones."""
-    chosen = np.zeros_like(surplus)
-    layer, expert = hit(surplus, 2).nonzero()
+    may = held.sum(axis=2) - least
+    chosen: Held = surplus & (surplus.sum(axis=2) <= may)[..., None]
+    layer, expert = (hit(surplus, 2) & ~hit(chosen, 2) & (may > 0)).nonzero()
     rows = surplus[layer, expert]
-    may = held[layer, expert].sum(axis=1) - least[layer, expert]
-    chosen[layer, expert] = rows & (rows.cumsum(axis=1) <= may[:, None])
+    chosen[layer, expert] = rows & (rows.cumsum(axis=1) <= may[layer, expert, None])
     return chosen
 
 
