@@ -114,8 +114,7 @@ async def _event(server: Served, kind: str) -> dict[str, Any]:
 
 
 async def _find(server: Served, kind: str) -> dict[str, Any] | None:
-    events: list[dict[str, Any]] = (await server.http.get(f"{server.admin}/events")).json()
-    return next((event for event in events if event["kind"] == kind), None)
+    return next((event for event in await server.events() if event["kind"] == kind), None)
 
 
 def _parser() -> argparse.ArgumentParser:
