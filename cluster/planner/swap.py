@@ -31,22 +31,26 @@ class Swap:
         used: Counts,
     ) -> None:
         self._old, self._new, self._weight, self._crew, self._reach = old, new, weight, crew, reach
-        before = old * (weight / np.maximum(old.sum(axis=1), 1))[:, None]
-        change = new * (weight / np.maximum(new.sum(axis=1), 1))[:, None] - before
-        work = before.sum(axis=0)
+        moved = hit(old != new, 1).nonzero()[0]
+        share = weight / np.maximum(old.sum(axis=1), 1)
+        after = weight / np.maximum(new.sum(axis=1), 1)
+        change = new[moved] * after[moved, None] - old[moved] * share[moved, None]
+        work = np.einsum("e,ew->w", share, old, optimize=False)
         sharing = reach | hit(old, 0) | hit(new, 0)
         excess = np.maximum(work / crew.speed - work.sum() / crew.speed[sharing].sum(), 0.0)
         gain: Counts = new.sum(axis=1) - old.sum(axis=1)
-        order = _exchanges(gain, weight, -change @ excess)
-        self._order = order = order[hit(old != new, 1)[order]]
-        way = work + _along(change[order])
-        self._busiest = np.where(sharing, way / crew.speed, 0.0).max(axis=1)
+        relief, place = np.zeros(len(gain)), np.full(len(gain), -1)
+        relief[moved], place[moved] = -change @ excess, np.arange(len(moved))
+        order = _exchanges(gain, weight, relief)
+        self._order = order = order[place[order] >= 0]
+        way = work[:, None] + _along(change[place[order]].T)
+        self._busiest = (way / np.where(sharing, crew.speed, np.inf)[:, None]).max(axis=0)
         total = old.sum() + _along(gain[order])
         ends = sorted((int(old.sum()), int(new.sum())))
         self._fits = (total >= ends[0]) & (total <= ends[1])
         if not crew.endless:
-            grown = used + _along(new[order].astype(np.int64) - old[order])
-            self._fits &= (grown <= crew.capacity).all(axis=1)
+            grown = used[:, None] + _along((new[order].astype(np.int64) - old[order]).T)
+            self._fits &= (grown <= crew.capacity[:, None]).all(axis=0)
 
     def best(self) -> Held:
         """`new` for so many experts that the busiest worker has the least to do; `old` if none fit
@@ -68,9 +72,9 @@ class Swap:
 
 
 def _along(change: Change) -> Change:
-    """Sums of a change after none, one, two and so on of the experts of the way."""
-    way = np.zeros((len(change) + 1, *change.shape[1:]), change.dtype)
-    change.cumsum(axis=0, out=way[1:])
+    """Sums over the last axis after none, one, two and so on of the experts of the way."""
+    way = np.zeros((*change.shape[:-1], change.shape[-1] + 1), change.dtype)
+    np.ascontiguousarray(change).cumsum(axis=-1, out=way[..., 1:])
     return way
 
 

@@ -96,7 +96,7 @@ def transition(held: Held, target: Held, layers: tuple[int, ...], crew: Crew) ->
     steps: list[Step] = []
     early: list[Copy] = []
     blocked: list[Copy] = []
-    while True:
+    while (held != target).any():
         room = crew.capacity - held.sum(axis=(0, 1))
         loads = _that_fit(target & ~held, held, room)
         held = held | loads
