@@ -54,7 +54,7 @@ def pack(now: Held, copies: Counts, share: Loads, home: Counts, crew: Crew, benc
     missing: Counts = copies - packing.done.sum(axis=2)
     for experts in np.lexsort((_turns(now), -share), axis=1).T:
         lacks = missing[layers, experts]
-        if not lacks.any():
+        if not (lacks > 0).any():
             continue
         there = now[layers, experts]
         one = _Turn(packing, experts, lacks, share[layers, experts], home[layers, experts])
@@ -67,9 +67,9 @@ def pack(now: Held, copies: Counts, share: Loads, home: Counts, crew: Crew, benc
 
 
 def _turns(now: Held) -> Counts:
-    """[layers, experts]: how manieth of its worker's copies an expert's is, or the last of its
-    copies: of equal ones those of different workers take turns, so that none is left with its own.
-    """
+    """[layers, experts]: an expert's number among the copies of its worker; the highest, if it has
+    several. Of equal experts those of different workers take turns, so that none is left with its
+    own."""
     layers, experts, places = copies_in(now)
     worker = layers * now.shape[2] + places
     order = np.argsort(worker, kind="stable")
@@ -164,7 +164,7 @@ class _Turn:
     def fill(self) -> None:
         """The copies that are lacking."""
         packing = self._packing
-        rows = self._lacks.nonzero()[0]
+        rows = (self._lacks > 0).nonzero()[0]
         while len(rows):
             finish = packing.key[rows] + self._share[rows, None] * packing.pace
             if self._against is not None:
