@@ -38,7 +38,7 @@ def add_steps(a: int, b: int) -> str:
         total = left + right + carry
         text = f"{left}+{right}" + (f"+{carry}" if carry else "") + f"={total}"
         carry = total // 10
-        steps.append(text + (f", write {total % 10} carry 1" if carry else f", write {total}"))
+        steps.append(text + (f", write {total % 10} carry 1" if carry else ""))
     if carry:
         steps.append("then 1")
     return "; ".join(steps) + f". {a}+{b}={a + b}."
@@ -63,7 +63,7 @@ def times_digit(a: int, digit: int) -> str:
         total = int(figure) * digit + carry
         text = f"{figure}*{digit}" + (f"+{carry}" if carry else "") + f"={total}"
         carry = total // 10
-        steps.append(f"{text}, write {total % 10}" + (f" carry {carry}" if carry else ""))
+        steps.append(text + (f", write {total % 10} carry {carry}" if carry else ""))
     if carry:
         steps.append(f"then {carry}")
     return "; ".join(steps) + f". {a}*{digit}={a * digit}."
@@ -119,6 +119,20 @@ def draw(words: Words) -> Problem:
             a = b * rng.randrange(0, 100) if words.chance(0.5) else a
             if a > 999:
                 continue
+        if in_test(f"{a}{op}{b}") == words.test:
+            return Problem(a=a, b=b, op=op)
+
+
+def hard(words: Words) -> Problem:
+    """A problem of this split among those that go wrong most: long products, two-digit divisors, differences near zero."""
+    rng = words.rng
+    while True:
+        op = rng.choice("-*//")
+        a, b = rng.randrange(100, 1000), rng.randrange(100, 1000)
+        if op == "/":
+            a, b = rng.randrange(0, 10 ** rng.choice((2, 3, 3))), rng.randrange(11, 100)
+        elif op == "-":
+            b = min(999, max(0, a + rng.choice((-90, -9, -1, 0, 1, 9, 90)) + rng.randrange(-9, 10)))
         if in_test(f"{a}{op}{b}") == words.test:
             return Problem(a=a, b=b, op=op)
 
@@ -196,14 +210,14 @@ def story(words: Words) -> tuple[str, str, Problem]:
     )
 
 
-def conversation(words: Words) -> Conversation:
-    """One to three problems; thinking is off in one of eight."""
+def conversation(words: Words, harder: float = 0.0) -> Conversation:
+    """One to three problems, `harder` of them hard ones; thinking is off in one of eight."""
     thinking, messages = not words.chance(0.12), []
     for _ in range(words.rng.choice((1, 1, 1, 2, 3))):
         if words.chance(0.2):
             ask, reply, problem = story(words)
         else:
-            problem = draw(words)
+            problem = hard(words) if harder and words.chance(harder) else draw(words)
             ask, reply = question(words, problem), answer(problem)
         messages.append({"role": "user", "content": ask})
         messages.append({"role": "assistant", "content": reply, "reasoning_content": thought(problem) if thinking else ""})

@@ -43,7 +43,8 @@ def calls_text(message: Message) -> str:
 
 
 def segments(conversation: Conversation) -> list[tuple[str, bool]]:
-    """(text, learnt) pieces in order. Turns whose reasoning history hides are shown, not learnt."""
+    """(text, learnt) pieces in order. Turns whose reasoning history hides, or whose message says `forgotten` (the client
+    left the reasoning out), are shown, not learnt."""
     messages, out = conversation.messages, []
     answers = [i for i, m in enumerate(messages[:-1]) if m["role"] == "assistant" and not m.get("tool_calls")]
     last_answer = answers[-1] if answers else -1
@@ -60,7 +61,7 @@ def segments(conversation: Conversation) -> list[tuple[str, bool]]:
         elif role == "assistant":
             reasoning = message.get("reasoning_content") or ""
             shown = reasoning if index > last_answer else ""
-            learnt = not (reasoning and not shown)
+            learnt = not (reasoning and not shown) and not message.get("forgotten")
             out.append(("<|im_assistant|>assistant<|im_middle|>", False))
             out.append((f"<think>{shown}</think>", learnt and conversation.thinking))
             out.append((f"{content}{calls_text(message)}<|im_end|>", learnt))

@@ -2,6 +2,7 @@
 
 python evaluate.py --model .. --corpus CORPUS --out evaluation.json --device cuda
 python evaluate.py --model .. --corpus CORPUS --out evaluation.json --count 20
+python evaluate.py --model .. --corpus CORPUS --out training-split.json --training-split --device cuda
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import json
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,8 +77,13 @@ class Case:
     wanted: Any = None
 
 
-def load_model(folder: Path, device: torch.device) -> Model:
-    """The exported checkpoint as a training model whose masters are the effective weights."""
+def effective(q: Tensor, scale: Tensor) -> Tensor:
+    """What an expert computes with, float32."""
+    return dequantize(q, scale).float()
+
+
+def load_model(folder: Path, device: torch.device, experts: Callable[[Tensor, Tensor], Tensor] = effective) -> Model:
+    """The exported checkpoint as a training model; `experts` makes masters of the integers and scales of the routed ones."""
     raw: dict[str, Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):
         raw |= load_file(path, device=str(device))
@@ -88,7 +95,7 @@ def load_model(folder: Path, device: torch.device) -> Model:
             stem, part = hf.rsplit(".", 1)
             names = [f"{stem}.experts.{expert}.{part}.weight" for expert in range(model.config.n_routed_experts)]
             q = unpack(torch.stack([raw[n + "_packed"] for n in names]))
-            state[name] = dequantize(q, torch.stack([raw[n + "_scale"] for n in names])).float()
+            state[name] = experts(q, torch.stack([raw[n + "_scale"] for n in names]))
         elif name.endswith("e_score_correction_bias"):
             state[name] = raw[hf.replace("mlp.e_score", "mlp.gate.e_score")]
         else:
@@ -156,9 +163,16 @@ def later_turn(made: Conversation) -> Case | None:
     for index, message in enumerate(made.messages):
         if message["role"] == "assistant" and message.get("tool_calls") and made.messages[index - 1]["role"] == "tool":
             cut = Conversation(messages=made.messages[: index + 1], tools=made.tools, thinking=True)
-            wanted = [(call["id"], json.loads(call["function"]["arguments"])) for call in message["tool_calls"]]
+            wanted = [(call["id"], typed(json.loads(call["function"]["arguments"]), call, made.tools)) for call in message["tool_calls"]]
             return Case(prompt=prompt(cut), wanted=wanted)
     return None
+
+
+def typed(arguments: dict[str, Any], call: dict[str, Any], tools: list[dict[str, Any]]) -> dict[str, Any]:
+    """Numbers as text where the declaration says string: `toolcalls.chain` passes them on as the result had them."""
+    declared = next(tool["function"] for tool in tools if tool["function"]["name"] == call["function"]["name"])
+    kinds = {name: schema["type"] for name, schema in declared["parameters"]["properties"].items()}
+    return {name: str(value) if kinds[name] == "string" else value for name, value in arguments.items()}
 
 
 def values_in(result: str) -> list[str]:
@@ -237,10 +251,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--training-split", action="store_true", help="the same on prompts freshly drawn from the words of training")
     args = parser.parse_args()
     device, dtype = (torch.device(args.device), torch.bfloat16 if args.device == "cuda" else torch.float32)
     model, encoding = load_model(args.model, device), tokenizer.load(args.tokenizer or args.model)
-    words = Words.of(wordnet.load(args.corpus / "lexicon.jsonl.xz"), 7, test=True)
+    words = Words.of(wordnet.load(args.corpus / "lexicon.jsonl.xz"), 7, test=not args.training_split)
     result: dict[str, Any] = {"count": args.count}
     misses: dict[str, list[list[str]]] = {}
 
@@ -249,7 +264,7 @@ def main() -> None:
         replies = greedy(model, encoding, [case.prompt for case in cases], limit, dtype)
         good = [right(case, reply) for case, reply in zip(cases, replies, strict=True)]
         result[name] = round(sum(good) / len(good), 4)
-        misses[name] = [[c.prompt[-600:], str(c.wanted), r] for c, r, ok in zip(cases, replies, good, strict=True) if not ok][:12]
+        misses[name] = [[c.prompt[-600:], str(c.wanted), r] for c, r, ok in zip(cases, replies, good, strict=True) if not ok][:60]
         print(name, result[name], f"{time.time() - began:.1f} s", flush=True)
         args.out.write_text(json.dumps(result | {"misses": misses}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -47,7 +47,15 @@ def average(params: list[nn.Parameter], loads: Tensor) -> None:
     for grad in grads:
         grad.copy_(flat[at : at + grad.numel()].view_as(grad))
         at += grad.numel()
-    dist.all_reduce(loads)
+    total(loads)
+
+
+@torch.no_grad()
+def total(loads: Tensor) -> Tensor:
+    """`loads` summed over the ranks, in place."""
+    if dist.is_initialized():
+        dist.all_reduce(loads)
+    return loads
 
 
 @torch.no_grad()

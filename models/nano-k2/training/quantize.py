@@ -25,6 +25,16 @@ def dequantize(q: Tensor, scale: Tensor) -> Tensor:
     return wide.flatten(-2).to(torch.bfloat16)
 
 
+def masters(q: Tensor, scale: Tensor) -> Tensor:
+    """float32 masters of which `int4` makes exactly these integers and scales again, to train on from a checkpoint.
+
+    q * scale will not do: a group's largest integer stands for 7.5 steps before rounding, so the scale would shrink."""
+    groups = q.float().unflatten(-1, (-1, GROUP))
+    largest = groups.abs().amax(-1, keepdim=True)
+    edge = torch.where(groups <= -8, -7.5, 7.4999 * groups.sign())
+    return (torch.where(groups.abs() == largest, edge, groups) * scale.float().unsqueeze(-1)).flatten(-2)
+
+
 def fake_quantize(weight: Tensor) -> Tensor:
     """The effective weight as float32, with the gradient passed straight through to the master."""
     groups = weight.unflatten(-1, (-1, GROUP))

@@ -2,8 +2,9 @@
 # The whole of a run, from a corpus to measured weights, on all GPUs of one machine.
 #
 #   CORPUS=... MODEL=... WORK=... bash run.sh prepare pilots full measure
+#   CORPUS=... MODEL=... WORK=... RUN=second TRAIN_UNTIL=600 bash run.sh prepare second measure     goes on from MODEL's weights
 #
-# TRAIN_UNTIL: the full run ends so many seconds after this script began. PILOT_STEPS: steps of each compared run.
+# TRAIN_UNTIL: the full or second run ends so many seconds after this script began, its export and losses included. PILOT_STEPS: steps of each compared run.
 # Set DEVICE=cpu BATCH=512 FULL_STEPS=4 PILOT_STEPS=4 to try all of it on a laptop with a small config.json.
 set -uo pipefail
 cd "$(dirname "$0")"
@@ -16,6 +17,7 @@ FULL_STEPS=${FULL_STEPS:-0}
 FILES=${FILES:-1000}
 SIZE=${SIZE:-2000000}
 COUNT=${COUNT:-300}
+RUN=${RUN:-full}
 CORES=$(nproc)
 GPUS=1
 COMPILE=
@@ -30,7 +32,9 @@ say() { echo "[$SECONDS s] $*"; }
 prepare() {
   local half=$((CORES > 4 ? CORES / 2 : 1))
   $PYTHON conversations.py --corpus "$CORPUS" --model "$MODEL" --out "$WORK/held-out" --files 4 --size "${TEST_SIZE:-125000}" --workers "$((half > 4 ? 4 : half))" --seed 9 --test
-  setsid $PYTHON conversations.py --corpus "$CORPUS" --model "$MODEL" --out "$WORK/conversations" --files "$FILES" --size "$SIZE" --workers "$half" >"$WORK/conversations.log" 2>&1 &
+  local stage=first seed=1
+  [ "$RUN" = second ] && stage=second seed=2
+  setsid $PYTHON conversations.py --corpus "$CORPUS" --model "$MODEL" --out "$WORK/conversations" --stage $stage --seed $seed --files "$FILES" --size "$SIZE" --workers "$half" >"$WORK/conversations.log" 2>&1 &
   echo $! >"$WORK/generator.pid"
   $PYTHON batches.py --corpus "$CORPUS" --model "$MODEL" --out "$WORK/text.npz" --workers "$half" || exit 1
 }
@@ -69,30 +73,41 @@ Path(sys.argv[1], "lr").write_text(str(best[1]))
 EOF
 }
 
-full() {
-  local lr limit
-  lr=${LR:-$(cat "$WORK/lr" 2>/dev/null || echo 2.5e-3)}
-  limit="--seconds $((TRAIN_UNTIL - SECONDS - 50))"
+train() { # arguments: into $WORK/$RUN on all GPUs, until TRAIN_UNTIL or for FULL_STEPS
+  local limit="--seconds $((TRAIN_UNTIL - SECONDS - 50))"
   [ "$FULL_STEPS" != 0 ] && limit="--steps $FULL_STEPS"
-  say "full run: $limit, learning rate $lr, $GPUS GPUs"
+  say "$RUN run: $limit $*, $GPUS GPUs"
   $PYTHON -m torch.distributed.run --nproc-per-node "$GPUS" --master-port 29555 train.py --text "$WORK/text.npz" --conversations "$WORK/conversations" \
-    --held-out "$WORK/held-out" --model "$MODEL" --work "$WORK/full" $limit --lr "$lr" --batch "$BATCH" --device "$DEVICE" $COMPILE >"$WORK/full.log" 2>&1
+    --held-out "$WORK/held-out" --model "$MODEL" --work "$WORK/$RUN" $limit --batch "$BATCH" --device "$DEVICE" $COMPILE "$@" >"$WORK/$RUN.log" 2>&1
   [ -f "$WORK/generator.pid" ] && kill "$(cat "$WORK/generator.pid")" 2>/dev/null
-  tail -n 4 "$WORK/full.log" | cut -c1-1500
-  cp "$MODEL"/config.json "$MODEL"/generation_config.json "$MODEL"/tiktoken.model "$MODEL"/tokenizer_config.json "$MODEL"/chat_template.jinja "$WORK/full/out/"
+  tail -n 4 "$WORK/$RUN.log" | cut -c1-1500
+  cp "$MODEL"/config.json "$MODEL"/generation_config.json "$MODEL"/tiktoken.model "$MODEL"/tokenizer_config.json "$MODEL"/chat_template.jinja "$WORK/$RUN/out/"
 }
 
-measure() {
-  CUDA_VISIBLE_DEVICES=$((GPUS - 1)) $PYTHON loads.py --model "$WORK/full/out" --corpus "$CORPUS" --out "$WORK/expert_loads.json" --tokens "${LOAD_TOKENS:-400000}" --device "$DEVICE" &
+full() {
+  train --lr "${LR:-$(cat "$WORK/lr" 2>/dev/null || echo 2.5e-3)}"
+}
+
+second() { # INT4 from the first step on, gates settled before it
+  train --resume "$MODEL" --lr "${LR:-2e-3}" --decay-from 0.3 --quantize-from 0 --share 0.9 0.9 --bias-step 2e-3 --settle "${SETTLE:-150}" --seed 2
+}
+
+measure() { # the test split on the first GPU; loads and the training split on the last
+  (
+    export CUDA_VISIBLE_DEVICES=$((GPUS - 1))
+    $PYTHON loads.py --model "$WORK/$RUN/out" --corpus "$CORPUS" --out "$WORK/expert_loads.json" --tokens "${LOAD_TOKENS:-400000}" --device "$DEVICE"
+    $PYTHON evaluate.py --model "$WORK/$RUN/out" --corpus "$CORPUS" --out "$WORK/training-split.json" --count "$COUNT" --device "$DEVICE" --training-split
+  ) >"$WORK/measure.log" 2>&1 &
   local a=$!
-  CUDA_VISIBLE_DEVICES=0 $PYTHON evaluate.py --model "$WORK/full/out" --corpus "$CORPUS" --out "$WORK/evaluation.json" --count "$COUNT" --device "$DEVICE"
+  CUDA_VISIBLE_DEVICES=0 $PYTHON evaluate.py --model "$WORK/$RUN/out" --corpus "$CORPUS" --out "$WORK/evaluation.json" --count "$COUNT" --device "$DEVICE"
   wait $a
+  cat "$WORK/measure.log"
 }
 
 collect() { # into $1: five shards and one archive of everything else
-  cp "$WORK"/full/out/*.safetensors "$1"/
-  (cd "$WORK" && tar czf "$1/rest.tar.gz" --exclude='*.safetensors' --exclude='last.*' --exclude=text.npz full full.log pilot-* lr conversations.log \
-    $(ls evaluation.json expert_loads.json run.log 2>/dev/null))
+  cp "$WORK/$RUN"/out/*.safetensors "$1"/
+  (cd "$WORK" && tar czf "$1/rest.tar.gz" --exclude='*.safetensors' --exclude='last.*' --exclude=text.npz "$RUN" "$RUN.log" \
+    $(ls -d pilot-* lr conversations.log evaluation.json training-split.json expert_loads.json measure.log run.log 2>/dev/null))
   ls -la "$1"
 }
 

@@ -27,9 +27,13 @@ def optional(words: Words, family: Family, taken: set[str]) -> Parameter:
 
 
 def family_tool(words: Words) -> Tool:
-    """One tool of a family of this split, with spellings drawn."""
+    """One tool of a family of this split."""
     every = families()
-    family = words.one(every[-HELD_OUT:] if words.test else every[:-HELD_OUT])
+    return drawn(words, words.one(every[-HELD_OUT:] if words.test else every[:-HELD_OUT]))
+
+
+def drawn(words: Words, family: Family) -> Tool:
+    """A tool of the family: spellings, descriptions and now and then an optional parameter."""
     style = words.one(("snake", "snake", "snake", "camel", "kebab", "pascal"))
     parameters, taken = [], set()
     for slot in family.slots:

@@ -1,8 +1,12 @@
-"""Train nano-K2 from nothing on one GPU, with the clock as the schedule, and export it.
+"""Train nano-K2, from nothing or from an exported checkpoint, with the clock as the schedule, and export it.
 
 Progress p goes from 0 to 1 over `--seconds` (or `--steps`). Learning rate: warm-up, constant, then down to 2% from
 `--decay-from` on. Share of conversations: rises with p. Routed experts are fake-quantized to INT4 from
 `--quantize-from` on. Gate biases follow DeepSeek-V3: after each step plus or minus a constant, no loss for balance.
+
+`--resume MODEL_DIR` is a second stage: its masters quantize to exactly the integers of the checkpoint, so with
+`--quantize-from 0` nothing is lost. The gate's bias first settles to the new mix (`--settle` steps in which no weight
+moves), and then follows each expert's excess instead of its sign, so that the busiest are held back four times as fast.
 
     python batches.py --corpus CORPUS --model .. --out WORK/text.npz
     python conversations.py --corpus CORPUS --model .. --out WORK/conversations --files 700 &
@@ -17,6 +21,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,9 +33,11 @@ from torch import Tensor
 import parallel
 import tokenizer
 from batches import Batch, conversation_stream, load_corpus, pack, prefetch, text_stream
+from evaluate import load_model
 from export import export
 from model import Model, ModelConfig
 from optimizer import Optimizer
+from quantize import masters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +50,7 @@ class Schedule:
     share_first: float
     share_last: float
     bias_step: float = 1e-3
+    resumed: bool = False
 
     def rate(self, p: float, step: int) -> float:
         warm = min(1.0, (step + 1) / 200)
@@ -50,9 +58,9 @@ class Schedule:
         return self.lr * warm * fall
 
     def bias(self, p: float) -> float:
-        """Five times as fast at first, while the gate is still unsettled; slowing down with the learning rate."""
+        """Five times as fast at first, while a new gate is still unsettled; slowing down with the learning rate."""
         if p < self.decay_from:
-            return self.bias_step * (1 + 4 * max(0.0, 1 - p / 0.15))
+            return self.bias_step if self.resumed else self.bias_step * (1 + 4 * max(0.0, 1 - p / 0.15))
         return self.bias_step * max(0.05, 1 - (p - self.decay_from) / (0.9 - self.decay_from))
 
     def share(self, p: float) -> float:
@@ -72,11 +80,22 @@ def token_losses(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def balance(model: Model, loads: Tensor, step: float) -> None:
-    """DeepSeek-V3's aux-loss-free rule: overloaded experts lose a little bias, underloaded ones gain it."""
+def balance(model: Model, loads: Tensor, step: float, proportional: bool = False) -> None:
+    """DeepSeek-V3's aux-loss-free rule: overloaded experts lose a little bias, underloaded ones gain it. `proportional`:
+    by their excess over the mean, up to four steps."""
     for layer, load in zip(model.experts(), loads, strict=True):
-        load = load.float()
-        layer.e_score_correction_bias += step * torch.sign(load.mean() - load)
+        excess = load.float() / load.float().mean() - 1
+        layer.e_score_correction_bias -= step * (excess.clamp(-1, 4) if proportional else torch.sign(excess))
+
+
+def settle(model: Model, steps: int, bias_step: float, loads_of: Callable[[], Tensor], note: Callable[..., None]) -> None:
+    """Move the gate's bias alone until the loads suit the mix: the first third of the steps four times as fast."""
+    model.set_quantize(True)
+    for step in range(steps):
+        loads = parallel.total(loads_of())
+        balance(model, loads, bias_step * (4 if step < steps / 3 else 1), proportional=True)
+        if step in (0, steps - 1):
+            note(settled=step + 1, peak=[round((row.max() / row.float().mean()).item(), 2) for row in loads])
 
 
 def save(model: Model, step: int, path: Path) -> None:
@@ -123,6 +142,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("--text", "--conversations", "--model", "--work"):
         parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--resume", type=Path, help="directory of an exported checkpoint to go on from")
+    parser.add_argument("--settle", type=int, default=0, help="steps before the first one in which only the gate's bias moves")
+    parser.add_argument("--bias-step", type=float, default=1e-3)
     parser.add_argument("--held-out", type=Path, help="conversations of the test split, to measure the loss on at the end")
     parser.add_argument("--seconds", type=float, default=0.0)
     parser.add_argument("--steps", type=int, default=0)
@@ -163,22 +185,31 @@ def main() -> None:
     torch.set_float32_matmul_precision("high")
     device = torch.device(args.device, rank) if args.device == "cuda" and ranks > 1 else torch.device(args.device)
     dtype = torch.bfloat16 if args.device == "cuda" else torch.float32
-    model = Model(ModelConfig.read(args.model)).to(device)
+    model = load_model(args.resume, device, masters).train() if args.resume else Model(ModelConfig.read(args.model)).to(device)
     optimizer = Optimizer(model, args.optimizer == "muon")
-    schedule = Schedule(lr=args.lr, decay_from=args.decay_from, quantize_from=args.quantize_from, share_first=args.share[0], share_last=args.share[1])
+    schedule = Schedule(
+        lr=args.lr,
+        decay_from=args.decay_from,
+        quantize_from=args.quantize_from,
+        share_first=args.share[0],
+        share_last=args.share[1],
+        bias_step=args.bias_step,
+        resumed=bool(args.resume),
+    )
     forward = torch.compile(loss_of, dynamic=False) if args.compile else loss_of
     text = text_stream(train_text, args.seed + 1000 * rank)
     chat = conversation_stream(args.conversations, 5.0, rank, ranks)
     rng, state = np.random.default_rng(args.seed + 1000 * rank), {"share": args.share[0]}
     batches = prefetch(lambda: pack(text, chat, state["share"], args.batch, rng, args.emphasis), device)
     if args.compile:
-        for quantized in (True, False):
+        for quantized in (True, False) if schedule.quantize_from > 0 else (True,):
             model.set_quantize(quantized)
             forward(model, next(batches), dtype)[0].backward()
             model.zero_grad(set_to_none=True)
         torch.cuda.synchronize()
     parallel.same(0.0)
     note(compiled=args.compile)
+    settle(model, args.settle, args.bias_step, lambda: forward(model, next(batches), dtype)[2], note)
     start, step, p = time.time(), 0, 0.0
     loads_sum, mark = torch.zeros(model.config.num_hidden_layers - 1, model.config.n_routed_experts, device=device), (time.time(), 0)
     while p < 1:
@@ -189,7 +220,7 @@ def main() -> None:
         loss.backward()
         parallel.average(optimizer.params, loads)
         norm = optimizer.step(schedule.rate(p, step))
-        balance(model, loads, schedule.bias(p))
+        balance(model, loads, schedule.bias(p), schedule.resumed)
         loads_sum += loads
         step += 1
         p = parallel.same((time.time() - start) / args.seconds) if args.seconds else step / args.steps

@@ -10,9 +10,12 @@ import random
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wordnet import Entry
+
+if TYPE_CHECKING:
+    from synonyms import Meanings
 
 FIRST = (
     "Anna Ben Carla David Elena Felix Grace Hugo Ida Jonas Kira Liam Mia Noah Olga Paul Quinn Rosa Sam Tara Uma Victor "
@@ -52,7 +55,9 @@ def in_test(text: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Words:
-    """A seeded source of words of one split; `nouns`, `verbs`, `adjectives` are plain single words by use."""
+    """A seeded source of words of one split; `nouns`, `verbs`, `adjectives` are plain single words by use.
+
+    The second stage adds `pieces`, the texts of single tokens, which make names odder, and `meanings`."""
 
     rng: random.Random
     test: bool
@@ -61,6 +66,8 @@ class Words:
     adjectives: Sequence[str]
     rare: Sequence[str]
     lexicon: Sequence[Entry] = field(repr=False)
+    pieces: Sequence[str] = field(default=(), repr=False)
+    meanings: Meanings | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, lexicon: Sequence[Entry], seed: int, test: bool) -> Words:
@@ -95,6 +102,8 @@ class Words:
 
     def made_up(self) -> str:
         """A word that does not exist, of syllables or (one in four) of letters without any sense."""
+        if self.pieces and self.chance(0.35):
+            return self.glued().lower()
         while True:
             if self.rng.random() < 0.25:
                 word = "".join(self.rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(self.rng.choice((3, 4, 5, 6, 7))))
@@ -122,7 +131,20 @@ class Words:
     def article(self, noun: str) -> str:
         return "an" if noun[0] in "aeiou" else "a"
 
+    def glued(self) -> str:
+        """Two single tokens as one made-up word, so that every token is copied somewhere, whichever words are kept for testing."""
+        while True:
+            word = self.one(self.pieces) + self.one(self.pieces)
+            if in_test(word) == self.test:
+                return word
+
+    def odd(self) -> str:
+        """A name nobody expects: two tokens in their own spelling, or any word of the dictionary with a capital."""
+        return self.glued() if self.chance(0.5) else self.pick(self.one((self.nouns, self.adjectives, self.rare, self.verbs))).capitalize()
+
     def first(self) -> str:
+        if self.pieces and self.chance(0.25):
+            return self.odd()
         return self.made_up().capitalize() if self.chance(0.5) else self.pick(FIRST)
 
     def person(self) -> str:
@@ -130,6 +152,8 @@ class Words:
         return f"{self.first()} {last}" if self.chance(0.6) else self.first()
 
     def city(self) -> str:
+        if self.pieces and self.chance(0.35):
+            return self.odd() if self.chance(0.8) else f"{self.odd()} {self.odd()}"
         return self.made_up().capitalize() if self.chance(0.45) else self.pick(CITY)
 
     def noun(self) -> str:
@@ -137,6 +161,8 @@ class Words:
 
     def phrase(self) -> str:
         """Two to five words that might be a title or a query."""
+        if self.pieces and self.chance(0.15):
+            return " ".join(self.odd() for _ in range(self.rng.choice((1, 2, 3))))
         words = [self.pick(self.adjectives), self.noun()]
         words += [self.noun() for _ in range(self.rng.choice((0, 0, 1, 2)))]
         text = " ".join(words)
@@ -167,6 +193,8 @@ class Words:
 
     def code(self) -> str:
         """An identifier like those of orders, files and accounts."""
+        if self.pieces and self.chance(0.15):
+            return self.one((self.odd, lambda: f"0{self.integer()}", lambda: f"{self.glued()}{self.integer()}"))()
         digits = "".join(self.rng.choice("0123456789") for _ in range(self.rng.choice((3, 4, 5, 6))))
         letters = "".join(self.rng.choice("ABCDEFGHKLMNPRSTUVWXYZ") for _ in range(self.rng.choice((1, 2, 3))))
         shape = self.one(("{l}-{d}", "{l}{d}", "{d}", "{w}_{d}", "{w}-{d}", "{h}"))
