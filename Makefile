@@ -26,7 +26,7 @@ PROTOC = $(BIN)/python -m grpc_tools.protoc -I wire/protos orrery.proto
 .DEFAULT_GOAL := help
 .PHONY: help serve test chaos check format protos protos-check dashboards k8s-check clean calibrate \
 	profile bench-peers bench-serving bench-dispatch bench-replay bench-placement bench-layers \
-	bench-load bench-soak bench-failover bench-changes
+	bench-load bench-soak bench-failover bench-changes bench-planner bench-balance
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -89,6 +89,12 @@ bench-failover: ## tokens/s and gaps around a killed worker, with and without re
 
 bench-changes: $(VENV)/.stamp-bench ## gaps between tokens while workers come, go and start anew
 	@$(BENCH).bench_changes --json $(RESULTS)/changes.json $(ARGS)
+
+bench-planner: $(VENV)/.stamp-bench ## processor time of a plan for 60 layers, 384 experts, 128 workers
+	@$(BENCH).bench_planner --json $(RESULTS)/planner.json $(ARGS)
+
+bench-balance: $(VENV)/.stamp-bench ## how even the workers' load is before and after a live rebalance
+	@$(BENCH).bench_balance --json $(RESULTS)/balance.json $(ARGS)
 
 calibrate: $(VENV)/.stamp-bench ## print the planner's constants as measured on this machine
 	@$(BENCH).calibrate $(ARGS)

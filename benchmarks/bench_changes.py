@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -104,15 +105,32 @@ async def _rounds(
     workers = arguments.workers
     for number in range(arguments.rounds):
         for name in arguments.only.split(","):
-            found.append(
-                await _stretch("quiet", number, gaps, server, lambda: asyncio.sleep(quiet))
-            )
+            found.append(await _stretch("quiet", number, gaps, server, lambda: server.watch(quiet)))
             path, body, workers = await _next(server, name, workers)
+            known, clock = len(await server.events()), time.time() - perf_counter()
             found.append(
                 await _stretch(
                     name, number, gaps, server, lambda p=path, b=body: _change(server, p, b)
                 )
             )
+            if arguments.story:
+                _tell((await server.events())[known:], gaps, clock)
+
+
+def _tell(events: list[dict[str, Any]], gaps: Gaps, clock: float) -> None:
+    """What happened when, and the longest gap that ended before the next thing happened.
+
+    Args:
+        clock: seconds since 1970 when `perf_counter` was 0.
+    """
+    times = [event["time"] for event in events]
+    for event, until in zip(events, [*times[1:], time.time()], strict=True):
+        start = event["time"]
+        most = max(gaps.between(start - clock, until - clock), default=0.0)
+        print(
+            f"  {start - times[0]:6.2f} s {event['kind']} {event['subject']} {event['text']}"[:110]
+            + f" ... {most * 1e3:.0f} ms"
+        )
 
 
 async def _next(server: Served, name: str, workers: int) -> tuple[str, Mapping[str, Any], int]:
@@ -181,6 +199,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--spares", type=int, default=1)
     add("--rounds", type=int, default=3)
     add("--quiet-s", type=float, default=8.0)
+    add("--story", action="store_true", help="print the events and the longest gaps between them")
     add("--only", default=_CHANGES, help=f"one after the other; default: {_CHANGES}")
     return made
 

@@ -11,7 +11,7 @@ import dataclasses
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 from cluster.autoscale import Autoscaler
@@ -21,7 +21,7 @@ from cluster.events import Chronicle
 from cluster.fleet import Fleet, Member, Role, epoch_of
 from cluster.gauges import Gauges
 from cluster.life import UP
-from cluster.loads import LoadWindow
+from cluster.lookout import Lookout
 from cluster.permit import permit
 from cluster.reconcile import advance
 from cluster.rules import Pace, Rules
@@ -29,6 +29,7 @@ from cluster.saved import lasting
 from cluster.signals import (
     Absent,
     Action,
+    Answered,
     Ask,
     Died,
     Drained,
@@ -42,16 +43,14 @@ from cluster.signals import (
     Loaded,
     LoadExperts,
     Missed,
-    Nodes,
     Note,
     Overtaken,
+    Ponder,
     Publish,
-    ScaleAsked,
     Seen,
     Tick,
-    Weighed,
 )
-from cluster.work_done import what_they_did
+from cluster.thought import Question
 from wire.errors import OrreryError, UnavailableError
 
 _log = logging.getLogger(__name__)
@@ -75,7 +74,8 @@ class Controller:
         leads: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`keep`: called with the fleet whenever what must outlive this controller has changed.
+        """`keep`: called, in a thread, with the fleet whenever what must outlive this controller
+        has changed, before a process is started or ended that follows from it.
         `leads`: whether no other one has followed; asked, in a thread, before a process is started
         or ended, since no process can refuse that by the term."""
         self._fleet = fleet
@@ -85,11 +85,22 @@ class Controller:
         self._gauges = gauges
         self._pace = pace
         self._chronicle = chronicle
-        self._autoscaler = autoscaler
         self._keep = keep
         self._leads = leads
         self._clock = clock
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._planner, self._journal = asyncio.Lock(), asyncio.Lock()
+        self._unkept = False
+        self._lookout = Lookout(
+            actors=actors,
+            link=link,
+            pace=pace,
+            autoscaler=autoscaler,
+            clock=clock,
+            fleet=lambda: self._fleet,
+            tell=self._apply,
+            ask=self.ask,
+        )
         self._watched: set[str] = set()
         self._tasks: asyncio.TaskGroup | None = None
 
@@ -103,13 +114,7 @@ class Controller:
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
-                tasks.create_task(self._again(self._pace.weigh_s, self._weigh))
-                tasks.create_task(self._again(self._pace.nodes_s, self._look_at_nodes))
-                self._window = LoadWindow(
-                    self._pace.window_s,
-                    list(self._fleet.owners),
-                    max((len(experts) for experts in self._fleet.owners.values()), default=0),
-                )
+                tasks.create_task(self._lookout.run())
                 self._watch_new()
                 while True:
                     self._apply(Tick())
@@ -119,16 +124,17 @@ class Controller:
             await self._link.close()
 
     async def ask(self, event: Ask) -> None:
-        """Makes something the fleet's aim; returns before it is reached.
+        """Makes something the fleet's aim; returns when that is kept, before it is reached.
 
         Raises:
             ClusterError: it cannot be done; says why.
         """
         if self._fleet.superseded:
             raise ClusterError("another controller is at work")
-        permit(self._fleet, event, self._rules)
+        await asyncio.to_thread(permit, self._fleet, event, self._rules)
         self._apply(event)
         self._apply(Tick())
+        await self._save()
 
     async def stop_members(self) -> None:
         """Ends every member, routers first, so that none of them sees its experts vanish."""
@@ -140,7 +146,9 @@ class Controller:
         before = self._fleet
         self._fleet, actions = advance(before, event, self._clock(), self._rules)
         if lasting(before) != lasting(self._fleet) and not self._fleet.superseded:
-            self._keep(self._fleet)
+            self._unkept = True
+            if self._tasks is not None:
+                self._tasks.create_task(self._save())
         self._gauges.show(before, self._fleet)
         self._watch_new()
         for action in actions:
@@ -158,10 +166,19 @@ class Controller:
             self._watched.add(name)
             self._tasks.create_task(self._watch(name))
 
+    async def _save(self) -> None:
+        """Returns when what must outlive this controller is kept."""
+        async with self._journal:
+            if self._unkept:
+                self._unkept = False
+                await asyncio.to_thread(self._keep, self._fleet)
+
     async def _perform(self, action: Action) -> None:
-        if isinstance(action, Launch | Kill) and not await asyncio.to_thread(self._leads):
-            self._apply(Overtaken())
-            return
+        if isinstance(action, Launch | Kill):
+            await self._save()
+            if not await asyncio.to_thread(self._leads):
+                self._apply(Overtaken())
+                return
         if isinstance(action, Launch):
             await self._launch(action)
         elif isinstance(action, Kill):
@@ -170,6 +187,8 @@ class Controller:
             self._apply(Tick())
         elif isinstance(action, DrainRouter):
             await self._drain(action.router)
+        elif isinstance(action, Ponder):
+            await self._ponder(action.question)
         elif isinstance(action, Publish):
             await self._publish(action)
         elif isinstance(action, LoadExperts | EvictExperts):
@@ -187,6 +206,15 @@ class Controller:
                 self._apply(Died(member_id=member.member_id, error=str(error)))
             else:
                 self._apply(launched)
+
+    async def _ponder(self, question: Question[Any]) -> None:
+        """In a thread, since it may take a second; one at a time, and only what is still asked."""
+        async with self._planner:
+            thought = self._fleet.thought
+            if thought is None or thought.question is not question:
+                return
+            answer = await asyncio.to_thread(question.find)
+        self._apply(Answered(question=question, answer=answer))
 
     async def _drain(self, router: Member) -> None:
         try:
@@ -258,35 +286,6 @@ class Controller:
         """Whether the member is still the process that it was when `member` was looked up."""
         now = self._fleet.members.get(member.member_id)
         return now is not None and now.restarts == member.restarts and now.address == member.address
-
-    async def _again(self, pause_s: float, look: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        while True:
-            await asyncio.sleep(pause_s)
-            await look()
-
-    async def _look_at_nodes(self) -> None:
-        leaving = await self._actors.leaving_nodes()
-        if leaving - self._fleet.avoid:
-            self._apply(Nodes(leaving=leaving))
-
-    async def _weigh(self) -> None:
-        now, with_busy = self._clock(), self._autoscaler is not None
-        counters, busy = await what_they_did(
-            self._link, self._fleet, self._pace.timeout_s, with_busy=with_busy
-        )
-        load = self._window.take(now, counters)
-        if load is not None:
-            self._apply(Weighed(load=load))
-        if self._autoscaler is not None and self._fleet.begun:
-            wanted = self._autoscaler.wanted(now, busy, self._fleet.workers)
-            if wanted != self._fleet.workers:
-                await self._scale(wanted)
-
-    async def _scale(self, wanted: int) -> None:
-        try:
-            await self.ask(ScaleAsked(workers=wanted, by="autoscaler"))
-        except ClusterError as error:
-            _log.info("not scaled to %d workers: %s", wanted, error)
 
 
 def _of_itself(event: Seen, member: Member) -> Any:

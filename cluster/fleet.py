@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from cluster.change import Change
 from cluster.holdings import Experts, Owners, owned
 from cluster.planner.crew import Loads
+from cluster.thought import Thought
 from wire.placement import Epoch, Placement, WorkerAddress
 
 NO_EPOCH = Epoch(term=0, counter=0)
@@ -113,6 +114,8 @@ class Fleet:
     idle_until: no plan is made before, since one has just failed.
     load: of the last window that told something, float64 [layers, experts]; None: experts count as
         equal. weighed: it has not been looked at.
+    thought: what the planner was asked last. waits: for its answer, before which nothing else is
+        planned.
     restless: something has changed since planning last found nothing to do.
     restarts: members that are still to be started anew, in order.
     avoid: nodes where nothing is to be started.
@@ -136,6 +139,8 @@ class Fleet:
     idle_until: float = 0.0
     load: Loads | None = field(default=None, compare=False)
     weighed: bool = False
+    thought: Thought | None = None
+    waits: bool = False
     restless: bool = True
     restarts: tuple[str, ...] = ()
     avoid: frozenset[str] = frozenset()

@@ -20,7 +20,8 @@ def workers_of(fleet: Fleet, rules: Rules, *, spares: bool = True) -> list[Worke
         WorkerState(
             spec=WorkerSpec(
                 worker_id=m.member_id,
-                node=m.node,
+                # That of one that is down decides nothing, and changes when it is started anew.
+                node=m.node if m.phase is Phase.READY else "",
                 expert_bandwidth=rules.bandwidth,
                 memory_bytes=rules.memory_bytes,
                 fingerprint=m.fingerprint,

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 
-from cluster import planner
+from cluster import questions
 from cluster.errors import PlanError
 from cluster.fleet import Fleet, Phase, Role, epoch_of
 from cluster.holdings import Experts, count, owned, owners_without
 from cluster.layer_moves import deal_out
 from cluster.life import UP
 from cluster.planner import Load, Step
-from cluster.planners_view import load_of, workers_of
+from cluster.planners_view import workers_of
 from cluster.pursue import begin
+from cluster.questions import consult
 from cluster.rules import Rules
 from cluster.signals import Action, Note
 from cluster.tidying import steps_to, tidy
@@ -34,14 +35,14 @@ def next_change(fleet: Fleet, now: float, rules: Rules, actions: list[Action]) -
         return fleet
     if not any(m.phase is Phase.READY for m in fleet.of(Role.EXPERT)):
         return fleet
-    share = owned(fleet.owners)
+    fleet, share = dataclasses.replace(fleet, waits=False), owned(fleet.owners)
     for plan in (_repair, _empty, _shrink, tidy, _balance):
         planned = plan(fleet, share, now, rules, actions)
-        if planned.change is not None:
+        if planned.change is not None or planned.waits:
             return planned
         fleet = planned
     waiting = fleet.weighed or _coming(fleet, now)
-    return dataclasses.replace(fleet, restless=waiting)
+    return dataclasses.replace(fleet, restless=waiting, thought=None)
 
 
 def _heard(fleet: Fleet) -> bool:
@@ -60,11 +61,12 @@ def _circumstances(fleet: Fleet) -> object:
     )
 
 
-def _is_new(fleet: Fleet, kind: str) -> tuple[bool, Fleet]:
-    here = _circumstances(fleet)
-    if fleet.tried.get(kind) == here:
-        return False, fleet
-    return True, dataclasses.replace(fleet, tried={**fleet.tried, kind: here})
+def _is_new(fleet: Fleet, kind: str) -> bool:
+    return fleet.tried.get(kind) != _circumstances(fleet)
+
+
+def _tried(fleet: Fleet, kind: str) -> Fleet:
+    return dataclasses.replace(fleet, tried={**fleet.tried, kind: _circumstances(fleet)})
 
 
 def _repair(fleet: Fleet, share: Share, now: float, rules: Rules, actions: list[Action]) -> Fleet:
@@ -74,17 +76,12 @@ def _repair(fleet: Fleet, share: Share, now: float, rules: Rules, actions: list[
         if worker not in fleet.members or fleet.members[worker].phase is not Phase.READY
     )
     orphans = any(not ids for experts in fleet.owners.values() for ids in experts)
-    new, fleet = _is_new(fleet, "repair") if dead or orphans else (False, fleet)
-    if not new:
+    if not (dead or orphans) or not _is_new(fleet, "repair"):
         return fleet
-    found = planner.repair(
-        fleet.owners,
-        workers_of(fleet, rules),
-        redundant=rules.redundant,
-        expert_bytes=rules.expert_bytes,
-        load=load_of(fleet),
-        strict=rules.strict,
-    )
+    fleet, found = consult(fleet, questions.repair(fleet, rules), actions)
+    if found is None:
+        return fleet
+    fleet = _tried(fleet, "repair")
     nowhere = count(found.nowhere)
     if nowhere:
         actions.append(
@@ -135,26 +132,18 @@ def _stand_in(fleet: Fleet, dead: list[str], steps: tuple[Step, ...], nowhere: E
 
 
 def _empty(fleet: Fleet, share: Share, now: float, rules: Rules, actions: list[Action]) -> Fleet:
-    leaving = {m.member_id for m in fleet.of(Role.EXPERT) if m.leaving or m.resting}
+    leaving = frozenset(m.member_id for m in fleet.of(Role.EXPERT) if m.leaving or m.resting)
     full = sorted(leaving & share.keys())
-    new, fleet = _is_new(fleet, "drain") if full else (False, fleet)
-    if not new:
+    if not full or not _is_new(fleet, "drain"):
         return fleet
     # Those that leave for good were not wanted any more, and need no spare in their place.
     short = len(fleet.serving) < fleet.workers or any(fleet.members[w].resting for w in full)
-    for spares in (True,) if short else (False, True):
-        found = planner.drain(
-            fleet.owners,
-            workers_of(fleet, rules, spares=spares),
-            leaving,
-            redundant=rules.redundant,
-            expert_bytes=rules.expert_bytes,
-            load=load_of(fleet),
-            strict=rules.strict,
-        )
-        stuck = sorted(set(full) & owned(found.transition.owners).keys())
-        if not stuck:
-            break
+    question = questions.drain(fleet, rules, leaving, spares=(True,) if short else (False, True))
+    fleet, found = consult(fleet, question, actions)
+    if found is None:
+        return fleet
+    fleet = _tried(fleet, "drain")
+    stuck = sorted(leaving & owned(found.transition.owners).keys())
     if stuck:
         text = f"{', '.join(stuck)} cannot be emptied: nobody has room and the same bits"
         actions.append(Note(kind="drain_blocked", text=text))
@@ -183,21 +172,14 @@ def _shrink(fleet: Fleet, share: Share, now: float, rules: Rules, actions: list[
         gone = sorted(idle, key=lambda m: (m.phase is Phase.READY, m.member_id))[:surplus]
         return fleet.put(*(dataclasses.replace(m, leaving=True) for m in gone))
     ready = [m for m in staying if m.phase is Phase.READY]
-    new, fleet = _is_new(fleet, "scale")
-    if not new or len(ready) < len(staying):
+    if not _is_new(fleet, "scale") or len(ready) < len(staying):
         return fleet
-    try:
-        found = planner.scale(
-            fleet.owners,
-            load_of(fleet),
-            workers_of(fleet, rules),
-            fleet.workers,
-            redundant=rules.redundant,
-            expert_bytes=rules.expert_bytes,
-            strict=rules.strict,
-        )
-    except PlanError as error:
-        actions.append(Note(kind="scale_refused", text=str(error)))
+    fleet, found = consult(fleet, questions.scale(fleet, rules), actions)
+    if found is None:
+        return fleet
+    fleet = _tried(fleet, "scale")
+    if isinstance(found, PlanError):
+        actions.append(Note(kind="scale_refused", text=str(found)))
         return dataclasses.replace(fleet, workers=len(staying))
     fleet = fleet.put(*(dataclasses.replace(fleet.members[w], leaving=True) for w in found.leaving))
     moves = found.rebalance.transition
@@ -219,15 +201,9 @@ def _balance(fleet: Fleet, share: Share, now: float, rules: Rules, actions: list
     joined = frozenset((m.member_id, m.node) for m in fleet.serving if m.phase is Phase.READY)
     if fleet.tried.get("balance") == joined and not fleet.weighed:
         return fleet
-    found = planner.rebalance(
-        fleet.owners,
-        load_of(fleet),
-        workers_of(fleet, rules),
-        redundant=rules.redundant,
-        expert_bytes=rules.expert_bytes,
-        hysteresis=rules.hysteresis,
-        strict=rules.strict,
-    )
+    fleet, found = consult(fleet, questions.balance(fleet, rules), actions)
+    if found is None:
+        return fleet
     fleet = dataclasses.replace(fleet, weighed=False, tried={**fleet.tried, "balance": joined})
     if not found.transition.steps:
         return _deal_out(fleet, now, rules, actions)

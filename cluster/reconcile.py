@@ -19,6 +19,7 @@ from cluster.pursue import abandon, pursue, take_step
 from cluster.rules import Rules
 from cluster.signals import (
     Action,
+    Answered,
     Died,
     DrainAsked,
     Drained,
@@ -38,6 +39,7 @@ from cluster.signals import (
     Tick,
     Weighed,
 )
+from cluster.thought import Thought
 from cluster.turnover import dismiss
 
 # So long a controller that took over waits for processes that should be there and do not answer.
@@ -69,7 +71,7 @@ def advance(
             fleet = dataclasses.replace(fleet, restless=True)
         placed = fleet
         fleet = pursue(fleet, now, rules, actions)
-        if stirred or isinstance(event, Tick) or (placed.change and not fleet.change):
+        if stirred or isinstance(event, Tick | Answered) or (placed.change and not fleet.change):
             fleet = next_change(fleet, now, rules, actions)
             fleet = pursue(fleet, now, rules, actions)
         fleet = _place(placed, fleet, now, actions)
@@ -88,11 +90,20 @@ def _take(fleet: Fleet, event: News, now: float, rules: Rules, actions: list[Act
         )
     if isinstance(event, Loaded | Evicted | Failed):
         return take_step(fleet, event, now, actions)
+    if isinstance(event, Answered):
+        return _learn(fleet, event)
     if isinstance(event, Weighed):
         return weigh(fleet, event.load, rules)
     if isinstance(event, Nodes | ScaleAsked | DrainAsked | RestartAsked):
         return hear(fleet, event, actions)
     return _member(fleet, event, now, rules, actions)
+
+
+def _learn(fleet: Fleet, event: Answered) -> Fleet:
+    if fleet.thought is None or fleet.thought.question is not event.question:
+        return fleet
+    thought = Thought(question=event.question, answer=event.answer)
+    return dataclasses.replace(fleet, thought=thought)
 
 
 def _member(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from cluster.fleet import Member, Report
 from cluster.holdings import Experts
 from cluster.planner.crew import Loads
+from cluster.thought import Question
 from wire.placement import Epoch, Placement
 
 # What happened.
@@ -110,6 +111,14 @@ class Nodes:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Answered:
+    """The planner has found the answer to a question."""
+
+    question: Question[Any]
+    answer: Any
+
+
+@dataclass(frozen=True, kw_only=True)
 class Overtaken:
     """The journal has given a higher term to another controller."""
 
@@ -141,7 +150,7 @@ class RestartAsked:
 MemberEvent: TypeAlias = Absent | Launched | Seen | Missed | Died | Drained
 StepEvent: TypeAlias = Loaded | Evicted | Failed
 Ask: TypeAlias = ScaleAsked | DrainAsked | RestartAsked
-News: TypeAlias = Tick | MemberEvent | StepEvent | Weighed | Nodes | Ask
+News: TypeAlias = Tick | MemberEvent | StepEvent | Weighed | Nodes | Ask | Answered
 Event: TypeAlias = News | Overtaken
 
 # What to do.
@@ -192,6 +201,13 @@ class EvictExperts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ponder:
+    """The planner is to find an answer, unless another question has followed."""
+
+    question: Question[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Note:
     """Something that people may want to know of: one line of `orrery events`.
 
@@ -208,4 +224,6 @@ class Note:
     facts: Mapping[str, int | float | str] = field(default_factory=dict)
 
 
-Action: TypeAlias = Launch | Kill | DrainRouter | Publish | LoadExperts | EvictExperts | Note
+Action: TypeAlias = (
+    Launch | Kill | DrainRouter | Publish | LoadExperts | EvictExperts | Ponder | Note
+)

@@ -20,7 +20,7 @@ from benchmarks.serving.services import ServiceError
 
 READY_S = 300.0
 _END_S = 60.0
-_POLL_S = 0.1
+_POLL_S = 0.25
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -37,6 +37,11 @@ class Served:
         said: dict[str, Any] = (await self.http.get(f"{self.admin}/status")).json()
         return said
 
+    async def events(self) -> list[dict[str, Any]]:
+        """All of them so far, oldest first."""
+        told: list[dict[str, Any]] = (await self.http.get(f"{self.admin}/events")).json()
+        return told
+
     async def ask(self, path: str, body: Mapping[str, Any]) -> None:
         """Raises httpx.HTTPError when it is refused."""
         answer = await self.http.post(
@@ -45,6 +50,14 @@ class Served:
             headers={"Authorization": f"Bearer {self.token}"},
         )
         answer.raise_for_status()
+
+    async def watch(self, seconds: float) -> None:
+        """Asks for the status as often as `rest` does, so that quiet seconds have that in them."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while True:
+                    await self.status()
+                    await asyncio.sleep(_POLL_S)
 
     async def rest(self) -> dict[str, Any]:
         """The status once nothing is under way any more, spares included.

@@ -109,14 +109,28 @@ def hit(held: Held, axis: int | tuple[int, ...]) -> Held:
     return np.asarray(held.any(axis=axis), np.bool_)
 
 
+def homes(held: Held, crew: Crew) -> Counts:
+    """int64 [layers, experts]: the known fingerprint of the first holder, dead or alive."""
+    known = held & (crew.prints != ANY_PRINT)
+    home: Counts = np.where(hit(known, 2), crew.prints[known.argmax(axis=2)], ANY_PRINT)
+    return home
+
+
+def copies_in(held: Held) -> tuple[Counts, Counts, Counts]:
+    """`held.nonzero()`, which takes ten times as long for three axes."""
+    layers, experts, workers = np.unravel_index(np.flatnonzero(held), held.shape)
+    return layers, experts, workers
+
+
 def owners_of(
     held: Held, layers: Sequence[int], crew: Crew
 ) -> dict[int, tuple[tuple[str, ...], ...]]:
     """The array as owners, each expert's in the order of the workers."""
-    ids: list[list[list[str]]] = [[[] for _ in range(held.shape[1])] for _ in layers]
-    for row, expert, place in zip(*(axis.tolist() for axis in held.nonzero()), strict=True):
-        ids[row][expert].append(crew.ids[place])
-    return {layer: tuple(map(tuple, ids[row])) for row, layer in enumerate(layers)}
+    names = tuple(crew.ids[place] for place in copies_in(held)[2].tolist())
+    ends = held.sum(axis=2).cumsum().tolist()
+    ids = [names[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    count = held.shape[1]
+    return {layer: tuple(ids[row * count : (row + 1) * count]) for row, layer in enumerate(layers)}
 
 
 def _numbers(names: Sequence[str]) -> Counts:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from cluster.planner.crew import Counts, Crew, Held, Loads
-from cluster.planner.packing import Bench
 
 
-def nudge(held: Held, weight: Loads, home: Counts, crew: Crew, bench: Bench, loads: int) -> Held:
+def nudge(
+    held: Held, weight: Loads, home: Counts, crew: Crew, reach: Held, room: Counts, loads: int
+) -> Held:
     """bool [experts, workers]: `held` after at most `loads` further copies, as many in all.
 
     An expert of the busiest worker moves to another, or gets a copy there for which the coldest
@@ -17,18 +18,19 @@ def nudge(held: Held, weight: Loads, home: Counts, crew: Crew, bench: Bench, loa
 
     Args:
         weight: [experts], tokens. home: [experts], fingerprints.
+        reach: [workers], who shares the layer. room: [workers], experts of it that memory takes.
     """
     held = held.copy()
-    allowed = np.array([crew.alike(int(printed)) for printed in home]) & crew.taking & bench.reach
+    allowed = np.array([crew.alike(int(printed)) for printed in home]) & crew.taking & reach
     for _ in range(loads):
         copies: Counts = held.sum(axis=1)
         share = weight / np.maximum(copies, 1)
-        time = np.where(bench.reach, share @ held / crew.speed, -np.inf)
+        time = np.where(reach, share @ held / crew.speed, -np.inf)
         busy = int(time.argmax())
         mine = np.flatnonzero(held[:, busy])
         if not len(mine):
             break
-        able = allowed[mine] & ~held[mine] & (held.sum(axis=0) < bench.room)
+        able = allowed[mine] & ~held[mine] & (held.sum(axis=0) < room)
         cold = _coldest(copies, weight)
         moved = share[mine]
         added = weight[mine] / (copies[mine] + 1)

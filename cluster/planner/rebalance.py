@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from cluster.planner.balance import balancedness, fleet_balancedness
-from cluster.planner.crew import Counts, Crew, Held, Loads, Owners, crew_of, held_of, hit
+from cluster.planner.crew import Counts, Crew, Held, Loads, Owners, crew_of, held_of, hit, homes
+from cluster.planner.drafts import Drafts
 from cluster.planner.fleet import WorkerState
 from cluster.planner.nudge import nudge
-from cluster.planner.packing import pack
 from cluster.planner.redundancy import Redundancy, copies_wanted, some_load
-from cluster.planner.restore import bench_of, homes, restore, spread
+from cluster.planner.restore import restore, spread
 from cluster.planner.swap import Swap
 from cluster.planner.transition import Transition, transition
 from cluster.planner.whole import whole_layers
@@ -153,12 +153,11 @@ def _balance(
     while not settled.all():
         score = balancedness(held, load, crew, reach)
         settled |= score > 1.0 - limits.least
-        for layer in np.argsort(score, kind="stable").tolist():
-            if settled[layer]:
-                continue
+        rows = [layer for layer in np.argsort(score, kind="stable").tolist() if not settled[layer]]
+        drafts = Drafts(rows, held, used, wanted, wanted, load, home, crew, reach, _SLACK)
+        for layer in rows:
             old, weight = held[layer], some_load(load[layer])
-            bench = bench_of(old, used, wanted[layer], crew, reach[layer], _SLACK)
-            new = pack(old, wanted[layer], weight / wanted[layer], home[layer], crew, bench)
+            new = drafts.of(layer, used)
             # Where memory does not do for what an expert has now, it keeps that.
             poorer = new.sum(axis=1) < np.minimum(old.sum(axis=1), wanted[layer])
             new[poorer] = old[poorer]
@@ -169,7 +168,8 @@ def _balance(
                 continue
             kept, left = int((old & ~first[layer]).sum()), limits.copies - moved
             if int((new & ~first[layer]).sum()) - kept > left:
-                new = nudge(old, weight, home[layer], crew, bench, left)
+                room = crew.capacity - used + old.sum(axis=0)
+                new = nudge(old, weight, home[layer], crew, reach[layer], room, left)
                 settled[layer] = True
                 if swap.score(new) <= score[layer] + _SLIGHT:
                     continue

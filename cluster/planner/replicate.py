@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from cluster.planner.crew import ANY_PRINT, Counts, Crew, Held, Loads, hit
+from cluster.planner.drafts import Drafts
 from cluster.planner.layout import Infeasible
-from cluster.planner.packing import pack
-from cluster.planner.redundancy import TWICE, Redundancy, copies_wanted, some_load
-from cluster.planner.restore import bench_of, spread
+from cluster.planner.redundancy import TWICE, Redundancy, copies_wanted
+from cluster.planner.restore import spread
 from cluster.planner.whole import copy_layers
 
 
@@ -42,10 +42,12 @@ def replicate(
         full[~whole] = False
     home: Counts = np.full(full.shape[:2], ANY_PRINT, np.int64)
     copy_layers(full, whole, wanted, home[:, 0], weight, crew)
-    for layer in (~whole).nonzero()[0].tolist():
-        bench = bench_of(full[layer], full.sum(axis=(0, 1)), wanted[layer], crew, reach[layer])
-        share = some_load(weight[layer]) / wanted[layer]
-        full[layer] = pack(full[layer], wanted[layer], share, home[layer], crew, bench)
+    rows, used = (~whole).nonzero()[0].tolist(), full.sum(axis=(0, 1))
+    drafts = Drafts(rows, full, used, wanted, wanted, weight, home, crew, reach)
+    for layer in rows:
+        packed = drafts.of(layer, used)
+        used += packed.sum(axis=0) - full[layer].sum(axis=0)
+        full[layer] = packed
     spread(full, home, weight, crew, reach)
     if missing := int((wanted - full.sum(axis=2)).sum()):
         return Infeasible(reason=f"no worker has room for {missing} of the redundant experts")

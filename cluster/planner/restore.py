@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from cluster.planner.crew import ANY_PRINT, Counts, Crew, Held, Loads, hit
-from cluster.planner.packing import Bench, pack
+from cluster.planner.crew import Counts, Crew, Held, Loads, copies_in, hit, homes
+from cluster.planner.drafts import Drafts
 from cluster.planner.redundancy import TWICE, Redundancy, copies_wanted, some_load
 from cluster.planner.whole import copy_layers, whole_layers
 
@@ -40,10 +40,10 @@ def restore(
     for copies in (first, wanted):
         copy_layers(held, whole, copies, home[:, 0], load, crew)
         used = held.sum(axis=(0, 1))
-        for layer in (held.sum(axis=2) < copies).any(axis=1).nonzero()[0].tolist():
-            bench = bench_of(held[layer], used, wanted[layer], crew, reach[layer])
-            share = some_load(load[layer]) / wanted[layer]
-            packed = pack(held[layer], copies[layer], share, home[layer], crew, bench)
+        rows = (held.sum(axis=2) < copies).any(axis=1).nonzero()[0].tolist()
+        drafts = Drafts(rows, held, used, copies, wanted, load, home, crew, reach)
+        for layer in rows:
+            packed = drafts.of(layer, used)
             used += packed.sum(axis=0) - held[layer].sum(axis=0)
             held[layer] = packed
         if copies is first:
@@ -52,41 +52,23 @@ def restore(
     return held
 
 
-def bench_of(
-    held: Held, used: Counts, copies: Counts, crew: Crew, reach: Held, slack: float | None = None
-) -> Bench:
-    """What the layer of `held` may use when all layers together use `used` of the memory.
-
-    Slots are in proportion to speed, over the workers that the layer should be on.
-    """
-    sharing = reach & crew.taking
-    speed = np.where(sharing, crew.speed, 0.0)
-    slots = np.ceil(copies.sum() * speed / max(speed.sum(), 1e-300) - 1e-9).astype(np.int64)
-    spare = crew.spare & crew.taking
-    return Bench(
-        room=crew.capacity - used + held.sum(axis=0),
-        slots=slots,
-        reach=reach,
-        first=spare if spare.any() else np.ones_like(reach),
-        slack=slack,
-    )
-
-
 def spread(held: Held, home: Counts, load: Loads, crew: Crew, reach: Held) -> None:
     """Moves, in `held`, copies that share a node to nodes that have room."""
     if len(np.unique(crew.node[crew.taking])) < 2:
         return
     used = held.sum(axis=(0, 1))
     nodes = np.zeros((*held.shape[:2], crew.nodes), np.int16)
-    for place in range(held.shape[2]):
-        nodes[:, :, crew.node[place]] += held[:, :, place]
+    rows, experts, places = copies_in(held)
+    np.add.at(nodes, (rows, experts, crew.node[places]), 1)
     for layer, expert in np.argwhere((nodes > 1).any(axis=2)).tolist():
         row = held[layer, expert]
         for place in np.flatnonzero(row).tolist():
             mine = nodes[layer, expert]
+            if mine[crew.node[place]] < 2:
+                continue
             able = crew.taking & crew.alike(int(home[layer, expert])) & (used < crew.capacity)
             able &= (mine == 0)[crew.node] & ~row
-            if mine[crew.node[place]] < 2 or not able.any():
+            if not able.any():
                 continue
             work = some_load(load[layer]) / np.maximum(held[layer].sum(axis=1), 1) @ held[layer]
             key = np.where(able, work / crew.speed + np.where(reach[layer], 0, work.sum()), np.inf)
@@ -96,13 +78,6 @@ def spread(held: Held, home: Counts, load: Loads, crew: Crew, reach: Held) -> No
             used[to] += 1
             mine[crew.node[place]] -= 1
             mine[crew.node[to]] += 1
-
-
-def homes(held: Held, crew: Crew) -> Counts:
-    """int64 [layers, experts]: the known fingerprint of the first holder, dead or alive."""
-    known = held & (crew.prints != ANY_PRINT)
-    home: Counts = np.where(hit(known, 2), crew.prints[known.argmax(axis=2)], ANY_PRINT)
-    return home
 
 
 def _make_room(held: Held, home: Counts, load: Loads, crew: Crew) -> None:

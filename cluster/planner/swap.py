@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 
 from cluster.planner.balance import balancedness
 from cluster.planner.crew import Counts, Crew, Held, Loads, hit
+
+Change = TypeVar("Change", Loads, Counts)
 
 
 class Swap:
@@ -27,40 +31,51 @@ class Swap:
         used: Counts,
     ) -> None:
         self._old, self._new, self._weight, self._crew, self._reach = old, new, weight, crew, reach
-        before = old * (weight / np.maximum(old.sum(axis=1), 1))[:, None]
-        change = new * (weight / np.maximum(new.sum(axis=1), 1))[:, None] - before
-        work = before.sum(axis=0)
+        moved = hit(old != new, 1).nonzero()[0]
+        share = weight / np.maximum(old.sum(axis=1), 1)
+        after = weight / np.maximum(new.sum(axis=1), 1)
+        change = new[moved] * after[moved, None] - old[moved] * share[moved, None]
+        work = np.einsum("e,ew->w", share, old, optimize=False)
         sharing = reach | hit(old, 0) | hit(new, 0)
         excess = np.maximum(work / crew.speed - work.sum() / crew.speed[sharing].sum(), 0.0)
         gain: Counts = new.sum(axis=1) - old.sum(axis=1)
-        self._order = _exchanges(gain, weight, -change @ excess)
-        way = work + change[self._order].cumsum(axis=0)
-        self._busiest = np.where(sharing, way / crew.speed, 0.0).max(axis=1)
-        grown = self._along(new.astype(np.int64) - old) + used
-        total = old.sum() + self._along(gain)
+        relief, place = np.zeros(len(gain)), np.full(len(gain), -1)
+        relief[moved], place[moved] = -change @ excess, np.arange(len(moved))
+        order = _exchanges(gain, weight, relief)
+        self._order = order = order[place[order] >= 0]
+        way = work[:, None] + _along(change[place[order]].T)
+        self._busiest = (way / np.where(sharing, crew.speed, np.inf)[:, None]).max(axis=0)
+        total = old.sum() + _along(gain[order])
         ends = sorted((int(old.sum()), int(new.sum())))
-        self._fits = (grown <= crew.capacity).all(axis=1) & (total >= ends[0]) & (total <= ends[1])
+        self._fits = (total >= ends[0]) & (total <= ends[1])
+        if not crew.endless:
+            grown = used[:, None] + _along((new[order].astype(np.int64) - old[order]).T)
+            self._fits &= (grown <= crew.capacity[:, None]).all(axis=0)
 
     def best(self) -> Held:
-        """`new` for so many experts that the busiest worker has the least to do; `old` if none fit.
+        """`new` for so many experts that the busiest worker has the least to do; `old` if none fit
+        or none help.
 
         It keeps to the memory, and has as many copies in all as before or as in `new`: what one
         expert gains another gives up.
         """
+        busiest = np.where(self._fits, self._busiest, np.inf)
+        busiest[0] = self._busiest[0]
+        taken = self._order[: int(busiest.argmin())]
         mixed = self._old.copy()
-        if self._fits.any():
-            busiest = np.where(self._fits, self._busiest, np.inf)
-            taken = self._order[: int(busiest.argmin()) + 1]
-            mixed[taken] = self._new[taken]
+        mixed[taken] = self._new[taken]
         return mixed
 
     def score(self, held: Held) -> float:
         """Its balancedness."""
         return float(balancedness(held[None], self._weight[None], self._crew, self._reach[None])[0])
 
-    def _along(self, change: Counts) -> Counts:
-        """Sums of a change after each expert of the way."""
-        return np.asarray(change[self._order].cumsum(axis=0))
+
+def _along(change: Change) -> Change:
+    """Sums over the last axis after none, one, two and so on of the experts of the way."""
+    way = np.zeros((*change.shape[:-1], change.shape[-1] + 1), change.dtype)
+    np.ascontiguousarray(change).cumsum(axis=-1, out=way[..., 1:])
+    return way
 
 
 def _exchanges(gain: Counts, weight: Loads, relief: Loads) -> Counts:

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from cluster.planner.crew import Counts, Crew, Held, Owners, hit, owners_of
+from cluster.planner.crew import Counts, Crew, Held, Owners, copies_in, hit, owners_of
 
 Experts: TypeAlias = Mapping[int, tuple[int, ...]]
 Copy: TypeAlias = tuple[int, int, str]
@@ -96,7 +96,7 @@ def transition(held: Held, target: Held, layers: tuple[int, ...], crew: Crew) ->
     steps: list[Step] = []
     early: list[Copy] = []
     blocked: list[Copy] = []
-    while True:
+    while (held != target).any():
         room = crew.capacity - held.sum(axis=(0, 1))
         loads = _that_fit(target & ~held, held, room)
         held = held | loads
@@ -125,9 +125,10 @@ def transition(held: Held, target: Held, layers: tuple[int, ...], crew: Crew) ->
 def _that_fit(missing: Held, held: Held, room: Counts) -> Held:
     """Of the missing copies those that the memory takes now: experts with the fewest copies first,
     since rows may wait for them."""
-    chosen = np.zeros_like(missing)
+    enough = missing.sum(axis=(0, 1)) <= room
+    chosen: Held = missing & enough
     copies = held.sum(axis=2)
-    for place in hit(missing, (0, 1)).nonzero()[0].tolist():
+    for place in (~enough).nonzero()[0].tolist():
         wanted = np.argwhere(missing[:, :, place])
         scarce = np.argsort(copies[tuple(wanted.T)], kind="stable")
         for layer, expert in wanted[scarce][: max(0, int(room[place]))].tolist():
@@ -137,11 +138,11 @@ def _that_fit(missing: Held, held: Held, room: Counts) -> Held:
 
 def _let_go(surplus: Held, held: Held, least: Counts) -> Held:
     """Of the surplus copies as many as leave each expert `least`; the first workers' ones."""
-    chosen = np.zeros_like(surplus)
-    layer, expert = hit(surplus, 2).nonzero()
+    may = held.sum(axis=2) - least
+    chosen: Held = surplus & (surplus.sum(axis=2) <= may)[..., None]
+    layer, expert = (hit(surplus, 2) & ~hit(chosen, 2) & (may > 0)).nonzero()
     rows = surplus[layer, expert]
-    may = held[layer, expert].sum(axis=1) - least[layer, expert]
-    chosen[layer, expert] = rows & (rows.cumsum(axis=1) <= may[:, None])
+    chosen[layer, expert] = rows & (rows.cumsum(axis=1) <= may[layer, expert, None])
     return chosen
 
 
@@ -156,15 +157,13 @@ def _first_to_go(missing: Held, surplus: Held, held: Held, room: Counts) -> Held
 
 
 def _by_worker(copies: Held, layers: tuple[int, ...], crew: Crew) -> list[tuple[str, Experts]]:
-    found: list[tuple[str, Experts]] = []
-    for place in hit(copies, (0, 1)).nonzero()[0].tolist():
-        mine = copies[:, :, place]
-        experts = {
-            layers[row]: tuple(mine[row].nonzero()[0].tolist())
-            for row in hit(mine, 1).nonzero()[0].tolist()
-        }
-        found.append((crew.ids[place], experts))
-    return found
+    found: dict[int, dict[int, list[int]]] = {}
+    for row, expert, place in zip(*(axis.tolist() for axis in copies_in(copies)), strict=True):
+        found.setdefault(place, {}).setdefault(layers[row], []).append(expert)
+    return [
+        (crew.ids[place], {layer: tuple(ids) for layer, ids in experts.items()})
+        for place, experts in sorted(found.items())
+    ]
 
 
 def _copies(copies: Held, layers: tuple[int, ...], crew: Crew) -> list[Copy]:

@@ -76,6 +76,13 @@ class Fleet:
         """The status once all is as it should be, spares too."""
         return self.wait("rest", at_rest, seconds)
 
+    def watch(self, seconds: float) -> None:
+        """Looks as often as a wait does, so that this is in the gaps of quiet seconds too."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.status()
+            time.sleep(_LOOK_S)
+
     def events(self) -> list[Row]:
         """Told by all controllers so far, also while none is there."""
         lines = (self._folder / "events.jsonl").read_text(encoding="utf-8").splitlines()

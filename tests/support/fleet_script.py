@@ -10,6 +10,7 @@ from cluster.reconcile import advance
 from cluster.rules import Rules
 from cluster.signals import (
     Action,
+    Answered,
     Drained,
     DrainRouter,
     Event,
@@ -21,6 +22,7 @@ from cluster.signals import (
     Loaded,
     LoadExperts,
     Note,
+    Ponder,
     Publish,
     Seen,
     Tick,
@@ -54,7 +56,16 @@ class Script:
         self.draining: list[str] = []
 
     def do(self, event: Event) -> list[str]:
+        """The planner answers at once."""
         self.fleet, actions = advance(self.fleet, event, self.now, self.rules)
+        asked = [a.question for a in actions if isinstance(a, Ponder)]
+        actions = tuple(a for a in actions if not isinstance(a, Ponder))
+        told = self._carry_out(actions)
+        for question in asked:
+            told += self.do(Answered(question=question, answer=question.find()))
+        return told
+
+    def _carry_out(self, actions: tuple[Action, ...]) -> list[str]:
         self.notes += [a for a in actions if isinstance(a, Note)]
         self.draining += [a.router.member_id for a in actions if isinstance(a, DrainRouter)]
         self.launches += [a for a in actions if isinstance(a, Launch)]

@@ -47,7 +47,7 @@ def test_itl_hardly_rises(move: str, fleet: Fleet) -> None:
     clients = clients_of(fleet)
     answers = clients.undisturbed()
     with clients.streaming() as load:
-        time.sleep(QUIET_S)
+        fleet.watch(QUIET_S)
         begun = time.perf_counter()
         MOVES[move](fleet)
         fleet.rest(200)

@@ -60,8 +60,8 @@ def test_a_spare_takes_the_place_of_a_lost_worker_which_comes_back_as_the_spare(
     script = four(spares=1)
     assert script.do(Died(member_id="expert-2", error="gone")) == [
         "kill expert-2",
-        "expert-4 load 1:4-5",
         "publish 7.2 to router-0: expert-0 expert-1 expert-3",
+        "expert-4 load 1:4-5",
     ]
     script.now += 0.3
     assert script.answer() == ["publish 7.3 to router-0: expert-0 expert-1 expert-3 expert-4"]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from cluster import planner
 from cluster.controller import Controller
 from cluster.errors import ClusterError, StartError
 from cluster.events import Chronicle
@@ -37,6 +41,7 @@ class World:
         self.terms: dict[str, int] = {}
         self.log: list[str] = []
         self.starts = 0
+        self.start_s = 0.0
         self.stay = False
         self.closed = False
         self.held: dict[str, Experts] = {}
@@ -51,6 +56,7 @@ class World:
             raise StartError("no room")
         if self.stay and name in self.alive:
             return self._launched(name)
+        await asyncio.sleep(self.start_s)
         self.starts += 1
         self.held[name] = member.experts
         self.alive[name] = self.starts
@@ -156,6 +162,7 @@ def controller_of(
     registry: CollectorRegistry,
     leads: Callable[[], bool] = lambda: True,
     misses: int = 3,
+    keep: Callable[[Fleet], None] = lambda fleet: None,
 ) -> Controller:
     return Controller(
         fleet=fleet,
@@ -165,17 +172,21 @@ def controller_of(
         gauges=Gauges(ControllerMetrics(registry)),
         pace=Pace(interval_s=0.01, timeout_s=0.5, weigh_s=0.05, window_s=1, nodes_s=0.02),
         chronicle=Chronicle(None, fleet.placement.epoch.term, lambda: 0.0),
+        keep=keep,
         leads=leads,
     )
 
 
 def with_controller(
-    world: World, play: Callable[[Controller], Awaitable[None]], misses: int = 3
+    world: World,
+    play: Callable[[Controller], Awaitable[None]],
+    misses: int = 3,
+    keep: Callable[[Fleet], None] = lambda fleet: None,
 ) -> CollectorRegistry:
     registry = CollectorRegistry()
 
     async def scene() -> None:
-        controller = controller_of(world, PLANNED, registry, misses=misses)
+        controller = controller_of(world, PLANNED, registry, misses=misses, keep=keep)
         work = asyncio.create_task(controller.run())
         try:
             await wait_until_async(lambda: controller.fleet.settled, "a settled fleet", 5)
@@ -196,6 +207,8 @@ def test_a_killed_workers_experts_are_loaded_elsewhere_and_come_home() -> None:
     async def play(controller: Controller) -> None:
         before = controller.fleet.placement.epoch
         held = dict(world.held)
+        # Longer than it takes to load its experts elsewhere, as of real processes.
+        world.start_s = 0.5
         del world.alive["expert-1"]
         world.log.clear()
         await wait_until_async(
@@ -260,13 +273,64 @@ def test_a_restarted_router_is_told_again() -> None:
     with_controller(world, play)
 
 
+def test_a_controller_that_plans_still_hears_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A router dies while the planner works; the plan, for which that is
+    nothing, is taken."""
+    world, may_end = World(), threading.Event()
+    repair = planner.repair
+
+    def slow_repair(*args: Any, **more: Any) -> planner.Repair:
+        assert may_end.wait(10)
+        return repair(*args, **more)
+
+    async def play(controller: Controller) -> None:
+        monkeypatch.setattr(planner, "repair", slow_repair)
+        world.start_s = 0.5
+        del world.alive["expert-1"]
+        await wait_until_async(lambda: controller.fleet.waits, "the question", 5)
+        del world.alive["router-0"]
+        router = controller.fleet.members["router-0"].restarts
+        await wait_until_async(
+            lambda: controller.fleet.members["router-0"].restarts > router, "the router's fall", 5
+        )
+        assert "expert-0 loaded" not in world.log
+        may_end.set()
+        await wait_until_async(lambda: "expert-0 loaded" in world.log, "the repair", 5)
+
+    try:
+        with_controller(world, play)
+    finally:
+        may_end.set()
+
+
+def test_what_is_asked_is_kept_before_the_answer_and_before_a_process_starts() -> None:
+    world = World()
+    kept: list[int] = []
+
+    def keep(fleet: Fleet) -> None:
+        time.sleep(0.05)
+        world.log.append(f"kept {len(fleet.members)}")
+        kept.append(fleet.workers)
+
+    async def play(controller: Controller) -> None:
+        world.log.clear()
+        await controller.ask(ScaleAsked(workers=3, by="t"))
+        assert kept[-1] == 3
+        await wait_until_async(lambda: "launched expert-2" in world.log, "the start", 5)
+        assert world.log.index("kept 4") < world.log.index("launched expert-2")
+
+    with_controller(world, play, keep=keep)
+
+
 def test_members_end_routers_first() -> None:
     world = World()
 
     async def play(controller: Controller) -> None:
         world.log.clear()
         await controller.stop_members()
-        assert world.log == ["killed router-0", "killed expert-0", "killed expert-1"]
+        # Whoever watches them may see to it that they are gone.
+        ended = list(dict.fromkeys(world.log))
+        assert ended == ["killed router-0", "killed expert-0", "killed expert-1"]
 
     with_controller(world, play)
 

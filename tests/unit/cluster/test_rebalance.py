@@ -128,15 +128,15 @@ def test_a_budget_is_kept_and_spent_on_the_hottest(budget: Budget) -> None:
 
 
 @pytest.mark.parametrize("redundant", [32, 128, TWICE])
-def test_sixty_layers_on_128_workers_take_seconds(redundant: Redundancy) -> None:
-    """The second that is promised is measured in docs/performance.md; here, on whatever machine and
-    however busy, only that the work does not grow out of hand."""
+def test_sixty_layers_on_128_workers_take_no_more_than_seconds(redundant: Redundancy) -> None:
+    """The second that is promised is measured by `benchmarks.bench_planner`; here, on whatever
+    machine and however busy, only that the work does not grow out of hand."""
     workers = fleet(128, per_node=8)
     owners = contiguous(60, 384, workers, redundant)
     load = zipf(60, 384)
     start = time.process_time()
     made = rebalance(owners, load, workers, redundant=redundant, expert_bytes=BYTES)
-    assert time.process_time() - start < 10.0
+    assert time.process_time() - start < 5.0
     assert made.fleet_after >= made.fleet_before
 
 

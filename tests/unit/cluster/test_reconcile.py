@@ -38,8 +38,8 @@ def test_a_lost_workers_experts_go_to_another_and_come_home() -> None:
     assert script.fleet.settled
     assert script.do(Died(member_id="expert-1", error="gone")) == [
         "kill expert-1",
-        "expert-0 load 1:2-3",
         "publish 7.2 to router-0: expert-0",
+        "expert-0 load 1:2-3",
     ]
     assert script.fleet.placement.owners == {1: (("expert-0",), ("expert-0",), (), ())}
     assert script.fleet.members["expert-1"].phase is Phase.PENDING
@@ -75,8 +75,8 @@ def test_a_silent_worker_is_replaced_after_so_many_misses() -> None:
     assert script.do(missed) == []
     assert script.do(missed) == [
         "kill expert-0",
-        "expert-1 load 1:0-1",
         "publish 7.2 to router-0: expert-1",
+        "expert-1 load 1:0-1",
     ]
     assert "did not answer 3" in script.fleet.members["expert-0"].error
 
@@ -87,8 +87,8 @@ def test_a_worker_that_a_router_suspects_is_replaced() -> None:
     pid = script.fleet.members["expert-0"].pid
     assert script.seen("router-0", suspects={"expert-0": (pid, "wrong in layer 1")}) == [
         "kill expert-0",
-        "expert-1 load 1:0-1",
         "publish 7.2 to router-0: expert-1",
+        "expert-1 load 1:0-1",
     ]
     assert "wrong in layer 1" in script.fleet.members["expert-0"].error
     assert [note.kind for note in script.notes].count("member_died") == 1
@@ -191,8 +191,8 @@ def test_a_worker_that_says_it_failed_is_replaced() -> None:
     script.bring_up()
     assert script.seen("expert-0", "failed", error="tensor missing") == [
         "kill expert-0",
-        "expert-1 load 1:0-1",
         "publish 7.2 to router-0: expert-1",
+        "expert-1 load 1:0-1",
     ]
     assert script.fleet.members["expert-0"].error == "tensor missing"
 
@@ -201,8 +201,8 @@ def test_a_draining_worker_leaves_the_placement_and_lives() -> None:
     script = Script()
     script.bring_up()
     assert script.seen("expert-0", "draining") == [
-        "expert-1 load 1:0-1",
         "publish 7.2 to router-0: expert-1",
+        "expert-1 load 1:0-1",
     ]
     assert script.seen("expert-0") == ["publish 7.3 to router-0: expert-0 expert-1"]
 

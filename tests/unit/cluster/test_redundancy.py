@@ -42,13 +42,14 @@ def specs(count: int, nodes: int = 0, memory_bytes: int | None = None) -> list[W
 
 def packed(load: Loads, redundant: int, workers: Crew) -> Held:
     """One layer, packed as EPLB does it: nothing stays, every worker gets as many."""
-    copies = copies_wanted(load[None], redundant, len(workers.ids))[0]
-    everyone = np.ones(len(workers.ids), np.bool_)
-    slots = np.full(len(workers.ids), copies.sum() // len(workers.ids))
-    bench = Bench(room=workers.capacity, slots=slots, reach=everyone, first=everyone, slack=0.0)
-    nothing = np.zeros((len(load), len(workers.ids)), np.bool_)
-    home = np.full(len(load), ANY_PRINT)
-    return pack(nothing, copies, load / copies, home, workers, bench)
+    copies = copies_wanted(load[None], redundant, len(workers.ids))
+    everyone = np.ones((1, len(workers.ids)), np.bool_)
+    slots = np.full((1, len(workers.ids)), copies.sum() // len(workers.ids))
+    room = workers.capacity[None]
+    bench = Bench(room=room, slots=slots, reach=everyone, first=everyone, slack=0.0)
+    nothing = np.zeros((1, len(load), len(workers.ids)), np.bool_)
+    home = np.full((1, len(load)), ANY_PRINT)
+    return np.asarray(pack(nothing, copies, load / copies, home, workers, bench)[0])
 
 
 @dataclass(frozen=True)
