@@ -98,7 +98,8 @@ def environment(base: Mapping[str, str], config: ClusterConfig, scratch: Path) -
 
     Serve's helper ports are fixed by default and would collide with a second cluster's. Its
     patience with its own proxy, 15 s in all, is too short for a busy machine. HAProxy waits for a
-    client, and after a reload for the answers under way, as long as a request may last.
+    client, and after a reload for the answers under way, as long as a request may last. Threads of
+    torch that wait for one another would else spin, on processors that other processes want.
 
     Args:
         scratch: a folder for HAProxy's files.
@@ -109,6 +110,7 @@ def environment(base: Mapping[str, str], config: ClusterConfig, scratch: Path) -
     paths = [root, *filter(None, [base.get("PYTHONPATH")])]
     defaults = {
         "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
         "PYTHONUNBUFFERED": "1",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
