@@ -111,7 +111,7 @@ class CompiledPass:
         self._apart = layers.team.size > 1 and self.rows >= _ROWS_TO_SHARE
 
     async def attend(self, layer: int, routed: Tensor | None) -> tuple[Tensor, Routing | None]:
-        from kimi_k2.layer_kernels import advance
+        from kimi_k2.pass_kernels import advance
 
         layers = self._layers
         record, normed = layers.layers[layer], np.empty_like(self._x)
@@ -156,7 +156,7 @@ class CompiledPass:
             mlp_half(self._layers.facts, self._before, self._normed, self._mlp)
 
     async def logits(self, rows: tuple[int, ...], routed: Tensor | None) -> Tensor:
-        from kimi_k2.layer_kernels import finish
+        from kimi_k2.pass_kernels import finish
 
         layers, chosen = self._layers, np.array(rows, np.int64)
         logits = np.empty((len(rows), layers.config.vocab_size), np.float32)

@@ -13,12 +13,12 @@ import numpy as np
 
 from kimi_k2.attention_kernels import attend
 from kimi_k2.exponential import sigmoid, silu
-from kimi_k2.fma_tiles import Floats, Indices, narrow_product, product
+from kimi_k2.fma_tiles import Floats, Indices
 from kimi_k2.jit import compiled
-from kimi_k2.panels import PANEL
-from kimi_k2.row_kernels import address_of, choose, floats_at, rms_norm, rotate
+from kimi_k2.panel_kernels import multiply
+from kimi_k2.row_kernels import choose, floats_at, rms_norm, rotate
 
-_CHUNK = 128
+CHUNK = 128
 """Rows that go through a half together: intermediate results should stay in a processor's cache."""
 
 FACTS = np.dtype(
@@ -38,68 +38,6 @@ LAYER = np.dtype(
     + [(f"{name}_segment", np.int64) for name in ("gate_up", "down")]
 )
 """gate: 0 in a dense layer. width: of the dense network or the shared expert."""
-
-
-@compiled
-def advance(
-    facts: Any,
-    before: Any,
-    layer: Any,
-    pages: Floats,
-    blocks: Indices,
-    table: Indices,
-    rotations: Floats,
-    x: Floats,
-    given: Floats,
-    mlp: Floats,
-    routed: Floats,
-    normed: Floats,
-    topk_idx: Indices,
-    topk_weights: Floats,
-) -> None:
-    """`finish_layer` of the layer before and `attention_half` of this one, for the blocks' rows."""
-    heads = facts[0].heads
-    last = blocks.shape[0] - 1
-    start, end = blocks[0, 0] // heads, (blocks[last, 0] + blocks[last, 1]) // heads
-    finish_layer(facts, before, x, given, mlp, routed, start, end)
-    attention_half(facts, layer, pages, blocks, table, rotations, x, normed, topk_idx, topk_weights)
-
-
-@compiled
-def finish_layer(
-    facts: Any,
-    layer: Any,
-    x: Floats,
-    given: Floats,
-    mlp: Floats,
-    routed: Floats,
-    start: int,
-    end: int,
-) -> None:
-    """Adds to rows `start` to `end` of the residual stream what a layer's experts gave.
-
-    Args:
-        facts, layer: one record each; nothing is done where the layer's `width` is 0.
-        x: [rows, hidden]. given: the same, what the experts were given.
-        mlp: what `mlp_half` made of it; of no rows if that is still to be done.
-        routed: the routed experts' rows; of no rows in a dense layer.
-    """
-    if layer[0].width == 0:
-        return
-    for first in range(start, end, _CHUNK):
-        last = min(end, first + _CHUNK)
-        if mlp.shape[0] == 0:
-            added = np.empty((last - first, x.shape[1]), np.float32)
-            mlp_half(facts, layer, given[first:last], added)
-        else:
-            added = mlp[first:last]
-        for row in range(first, last):
-            if routed.shape[0] == 0:
-                for column in range(x.shape[1]):
-                    x[row, column] += added[row - first, column]
-            else:
-                for column in range(x.shape[1]):
-                    x[row, column] += routed[row, column] + added[row - first, column]
 
 
 @compiled
@@ -132,7 +70,7 @@ def attention_half(
         start = blocks[first, 0] // heads
         last = first
         end = start
-        while last < blocks.shape[0] and (last == first or end - start < _CHUNK):
+        while last < blocks.shape[0] and (last == first or end - start < CHUNK):
             end += blocks[last, 1] // heads
             last += 1
         chunk = blocks[first:last]
@@ -165,23 +103,23 @@ def _add_attention(
     _norm_rows(x, layer.input_norm, facts.eps, normed)
 
     kv = np.empty((rows, latent), np.float32)
-    _multiply(normed, layer.kv_a, narrow, facts.kv_a_segment, kv)
+    multiply(normed, layer.kv_a, narrow, facts.kv_a_segment, kv)
     q = np.empty((rows, heads, nope + rope), np.float32)
     flat = q.reshape(rows, heads * (nope + rope))
     if facts.q_rank == 0:
-        _multiply(normed, layer.q_b, narrow, facts.q_b_segment, flat)
+        multiply(normed, layer.q_b, narrow, facts.q_b_segment, flat)
     else:
         low = np.empty((rows, facts.q_rank), np.float32)
-        _multiply(normed, layer.q_a, narrow, facts.q_a_segment, low)
+        multiply(normed, layer.q_a, narrow, facts.q_a_segment, low)
         _norm_rows(low, layer.q_a_norm, facts.latent_eps, low)
-        _multiply(low, layer.q_b, narrow, facts.q_b_segment, flat)
+        multiply(low, layer.q_b, narrow, facts.q_b_segment, flat)
 
     query = np.empty((rows, heads, latent), np.float32)
     size = 2 if narrow != 0 else 4
     for head in range(heads):
         weight = layer.absorb_k + size * head * nope * rank
         absorbed = query[:, head, :rank]
-        _multiply(q[:, head, :nope], weight, narrow, facts.absorb_k_segment, absorbed)
+        multiply(q[:, head, :nope], weight, narrow, facts.absorb_k_segment, absorbed)
 
     kv_a_norm = floats_at(layer.kv_a_norm, rank)
     squares, sums = np.empty(rank, np.float32), np.empty((4, 32), np.float32)
@@ -210,8 +148,8 @@ def _add_attention(
     for head in range(heads):
         weight = layer.absorb_v + size * head * rank * value_dim
         value = values[:, head * value_dim : (head + 1) * value_dim]
-        _multiply(each[:, head], weight, narrow, facts.absorb_v_segment, value)
-    _multiply(values, layer.o, narrow, facts.o_segment, normed)
+        multiply(each[:, head], weight, narrow, facts.absorb_v_segment, value)
+    multiply(values, layer.o, narrow, facts.o_segment, normed)
     for row in range(rows):
         for column in range(hidden):
             x[row, column] += normed[row, column]
@@ -226,7 +164,7 @@ def _route(
         return
     rows, experts = x.shape[0], facts.experts
     scores = np.empty((rows, experts), np.float32)
-    _multiply(normed, layer.gate, facts.narrow, facts.gate_segment, scores)
+    multiply(normed, layer.gate, facts.narrow, facts.gate_segment, scores)
     bias, biased = floats_at(layer.bias, experts), np.empty(experts, np.float32)
     best = np.empty(topk_idx.shape[1], np.float32)
     for row in range(rows):
@@ -252,62 +190,21 @@ def mlp_half(facts: Any, layer: Any, x: Floats, out: Floats) -> None:
         facts, layer: one record each. x, out: [rows, hidden].
     """
     width = layer[0].width
-    for start in range(0, x.shape[0], _CHUNK):
-        chunk = x[start : start + _CHUNK]
+    for start in range(0, x.shape[0], CHUNK):
+        chunk = x[start : start + CHUNK]
         both = np.empty((chunk.shape[0], 2 * width), np.float32)
-        _multiply(chunk, layer[0].gate_up, facts[0].narrow, layer[0].gate_up_segment, both)
+        multiply(chunk, layer[0].gate_up, facts[0].narrow, layer[0].gate_up_segment, both)
         hidden = np.empty((chunk.shape[0], width), np.float32)
         for row in range(chunk.shape[0]):
             for column in range(width):
                 hidden[row, column] = silu(both[row, column]) * both[row, width + column]
-        _multiply(
+        multiply(
             hidden,
             layer[0].down,
             facts[0].narrow,
             layer[0].down_segment,
-            out[start : start + _CHUNK],
+            out[start : start + CHUNK],
         )
-
-
-@compiled
-def finish(
-    facts: Any,
-    before: Any,
-    norm: Floats,
-    head: int,
-    x: Floats,
-    given: Floats,
-    mlp: Floats,
-    routed: Floats,
-    start: int,
-    end: int,
-    chosen: Indices,
-    logits: Floats,
-) -> int:
-    """`finish_layer` of the last layer for rows `start` to `end`, and the logits of chosen ones.
-
-    Args:
-        facts: one record. norm: [hidden]. head: the address of the panels of `lm_head`.
-        chosen: rows between `start` and `end`. logits: [len(chosen), vocab], out.
-
-    Returns: how many rows from `start` to `end` are not finite.
-    """
-    finish_layer(facts, before, x, given, mlp, routed, start, end)
-    squares, sums = np.empty(x.shape[1], np.float32), np.empty((4, 32), np.float32)
-    normed = np.empty((chosen.shape[0], x.shape[1]), np.float32)
-    for place in range(chosen.shape[0]):
-        rms_norm(x[chosen[place]], norm, facts[0].eps, squares, sums, normed[place])
-    _multiply(normed, head, facts[0].narrow, facts[0].head_segment, logits)
-    broken = 0
-    for row in range(start, end):
-        # A difference of a number from itself is 0, of anything else NaN, which no sum loses.
-        differences = np.float32(0)
-        for column in range(x.shape[1]):
-            squares[column] = x[row, column] - x[row, column]
-        for column in range(x.shape[1]):
-            differences += squares[column]
-        broken += differences != 0
-    return broken
 
 
 @compiled
@@ -315,39 +212,3 @@ def _norm_rows(x: Floats, weight: int, eps: np.float32, out: Floats) -> None:
     squares, sums = np.empty(x.shape[1], np.float32), np.empty((4, 32), np.float32)
     for row in range(x.shape[0]):
         rms_norm(x[row], floats_at(weight, x.shape[1]), eps, squares, sums, out[row])
-
-
-@compiled
-def _multiply(x: Floats, weight: int, narrow: int, segment: int, out: Floats) -> None:
-    """out [rows, columns] = x [rows, inner] times a weight [inner, columns] in panels.
-
-    Neighbours in a row of `x` and `out` are neighbours in memory; rows need not be.
-    """
-    rows, inner = x.shape
-    a, c, columns = address_of(x), address_of(out), out.shape[1]
-    a_row, c_row = x.strides[0] // 4, out.strides[0] // 4
-    _multiply_panels(a, a_row, rows, weight, narrow, columns, c, c_row, inner, segment)
-
-
-@compiled
-def _multiply_panels(
-    a: int,
-    a_row: int,
-    rows: int,
-    weight: int,
-    narrow: int,
-    columns: int,
-    c: int,
-    c_row: int,
-    inner: int,
-    segment: int,
-) -> None:
-    for first in range(0, columns, PANEL):
-        width = min(PANEL, columns - first)
-        if narrow != 0:
-            b = weight + 2 * first * inner
-            narrow_product(a, a_row, 1, rows, b, width, width, c, c_row, inner, segment)
-        else:
-            b = weight + 4 * first * inner
-            product(a, a_row, 1, rows, b, width, width, c, c_row, inner, segment)
-        c += 4 * PANEL

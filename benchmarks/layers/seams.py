@@ -38,9 +38,9 @@ _CARRIERS = {
     "selectors:EpollSelector.select": WAITING,
 }
 ROUTER: Mapping[str, str] = {
-    "kimi_k2.layer_kernels:advance": ATTENTION,
+    "kimi_k2.pass_kernels:advance": ATTENTION,
     "kimi_k2.layer_kernels:mlp_half": SHARED,
-    "kimi_k2.layer_kernels:finish": HEAD,
+    "kimi_k2.pass_kernels:finish": HEAD,
     "kimi_k2.torch_layers:TorchPass.attend": ATTENTION,
     "kimi_k2.torch_layers:TorchPass.run_mlp": SHARED,
     "kimi_k2.torch_layers:TorchPass.logits": HEAD,
