@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -25,10 +26,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class _Plain:
-    """A layer whose experts one kernel computes; most_pairs: of a small request."""
+    """Of a layer whose experts one kernel computes; most_pairs: of a small request."""
 
-    held: HeldLayer
     table: NDArray[np.int64]
+    segments: tuple[int, int]
     most_pairs: int
 
 
@@ -56,7 +57,8 @@ class QuickAnswers:
         width = config.moe_intermediate_size
         up = numerics.segments.get((self._hidden, 2 * width))
         down = numerics.segments.get((width, self._hidden))
-        self._layers: dict[int, _Plain] = {}
+        # Weights that were evicted must not be kept in memory by what is known of them.
+        self._plain: WeakKeyDictionary[HeldLayer, _Plain] = WeakKeyDictionary()
         self._dtype = dtype_id(torch.float32)
         self._segments: tuple[int, int] | None = None
         if numerics.dtype is torch.float32 and up is not None and down is not None:
@@ -78,11 +80,12 @@ class QuickAnswers:
             places = request_sections(message, header)
         except BadFrameError:
             return None
-        plain = self._layer(header.layer, self._segments)
-        if plain is None or header.pairs > plain.most_pairs:
+        held = self._store.layer(header.layer)
+        plain = None if held is None else self._plain_of(held, self._segments)
+        if held is None or plain is None or header.pairs > plain.most_pairs:
             return None
         try:
-            return self._computed(message, header, places, plain, self._segments)
+            return self._computed(message, header, places, held.slots, plain)
         except Exception:  # noqa: BLE001
             # Whatever it is, such as too little memory: the careful way answers, or says why not.
             _log.exception("a request of layer %d was not computed at once", header.layer)
@@ -98,18 +101,15 @@ class QuickAnswers:
             and header.term >= self._status.epoch.term
         )
 
-    def _layer(self, layer: int, segments: tuple[int, int]) -> _Plain | None:
-        held = self._store.layer(layer)
-        if held is None:
-            return None
-        plain = self._layers.get(layer)
-        if plain is None or plain.held is not held:
+    def _plain_of(self, held: HeldLayer, segments: tuple[int, int]) -> _Plain | None:
+        plain = self._plain.get(held)
+        if plain is None:
             table = held.weights.table(*segments)
             if table is None:
                 return None
             pair = held.weights.nbytes // len(held.experts) + 4 * self._hidden
-            plain = _Plain(held=held, table=table, most_pairs=SMALL_BYTES // pair)
-            self._layers[layer] = plain
+            plain = _Plain(table=table, segments=segments, most_pairs=SMALL_BYTES // pair)
+            self._plain[held] = plain
         return plain
 
     def _computed(
@@ -117,8 +117,8 @@ class QuickAnswers:
         message: Message,
         header: Header,
         places: list[int],
+        slots: NDArray[np.int64],
         plain: _Plain,
-        segments: tuple[int, int],
     ) -> bytearray | None:
         began = time.perf_counter()
         rows, pairs, hidden = header.rows, header.pairs, self._hidden
@@ -146,9 +146,9 @@ class QuickAnswers:
             self._top_k,
             whole,
             hidden,
-            plain.held.slots,
+            slots,
             plain.table,
-            *segments,
+            *plain.segments,
             target + BODY_START,
         )
         if not done:

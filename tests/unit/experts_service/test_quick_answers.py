@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -112,8 +113,10 @@ def test_experts_that_come_and_go(worker: Worker) -> None:
     assert worker.quick.answer(first) == wanted
     worker.store.remove(1, HELD[:5])
     assert worker.quick.answer(first) is None
+    last = weakref.ref(worker.store.layer(1))
     worker.store.remove(1, range(16))
     assert worker.quick.answer(first) is None
+    assert last() is None, "evicted weights are still in memory"
 
 
 def no_request() -> DispatchRequest:
