@@ -2,7 +2,7 @@
 # The whole of a run, from a corpus to measured weights, on all GPUs of one machine.
 #
 #   CORPUS=... MODEL=... WORK=... bash run.sh prepare pilots full measure
-#   CORPUS=... MODEL=... WORK=... RUN=second TRAIN_UNTIL=600 bash run.sh prepare second measure     goes on from MODEL's weights
+#   CORPUS=... MODEL=... WORK=... RUN=second TRAIN_UNTIL=1120 bash run.sh prepare second measure     goes on from MODEL's weights
 #
 # TRAIN_UNTIL: the full or second run ends so many seconds after this script began, its export and losses included. PILOT_STEPS: steps of each compared run.
 # Set DEVICE=cpu BATCH=512 FULL_STEPS=4 PILOT_STEPS=4 to try all of it on a laptop with a small config.json.
@@ -30,13 +30,13 @@ mkdir -p "$WORK"
 say() { echo "[$SECONDS s] $*"; }
 
 prepare() {
-  local half=$((CORES > 4 ? CORES / 2 : 1))
-  $PYTHON conversations.py --corpus "$CORPUS" --model "$MODEL" --out "$WORK/held-out" --files 4 --size "${TEST_SIZE:-125000}" --workers "$((half > 4 ? 4 : half))" --seed 9 --test
+  local most=$((CORES > 4 ? CORES * 3 / 4 : 1))
+  $PYTHON conversations.py --corpus "$CORPUS" --model "$MODEL" --out "$WORK/held-out" --files 4 --size "${TEST_SIZE:-125000}" --workers "$((most > 4 ? 4 : most))" --seed 9 --test
   local stage=first seed=1
   [ "$RUN" = second ] && stage=second seed=2
-  setsid $PYTHON conversations.py --corpus "$CORPUS" --model "$MODEL" --out "$WORK/conversations" --stage $stage --seed $seed --files "$FILES" --size "$SIZE" --workers "$half" >"$WORK/conversations.log" 2>&1 &
+  setsid $PYTHON conversations.py --corpus "$CORPUS" --model "$MODEL" --out "$WORK/conversations" --stage $stage --seed $seed --files "$FILES" --size "$SIZE" --workers "$most" >"$WORK/conversations.log" 2>&1 &
   echo $! >"$WORK/generator.pid"
-  $PYTHON batches.py --corpus "$CORPUS" --model "$MODEL" --out "$WORK/text.npz" --workers "$half" || exit 1
+  $PYTHON batches.py --corpus "$CORPUS" --model "$MODEL" --out "$WORK/text.npz" --workers "$most" || exit 1
 }
 
 pilot() { # name gpu arguments...
