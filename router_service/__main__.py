@@ -42,6 +42,8 @@ async def _publish(placement: Placement, service: RouterService) -> None:
 
 def _config(arguments: argparse.Namespace) -> RouterConfig:
     local = arguments.local_experts
+    # One thread that computes the experts too never waits: more would only be smaller batches.
+    in_flight = arguments.micro_batches or (1 if local and arguments.threads == 1 else 2)
     return RouterConfig(
         router_id=arguments.router_id,
         model=arguments.model,
@@ -52,7 +54,7 @@ def _config(arguments: argparse.Namespace) -> RouterConfig:
         threads=arguments.threads,
         experts="local" if local else "remote",
         carrier=arguments.carrier,
-        micro_batches=arguments.micro_batches,
+        micro_batches=in_flight,
         max_running=arguments.max_running,
         max_waiting=arguments.max_waiting,
         kv_blocks=arguments.kv_blocks,
@@ -86,7 +88,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
     add("--dtype", default="auto", help="auto, float32 or bfloat16")
     add("--threads", type=int, help="CPU threads of the arithmetic")
-    add("--micro-batches", type=int, default=2, help="in flight at a time")
+    add(
+        "--micro-batches",
+        type=int,
+        help="in flight at a time; default 2, or 1 with local experts on one thread",
+    )
     add("--max-running", type=int, default=64, help="requests with KV blocks at a time")
     add("--max-waiting", type=int, default=256, help="requests queued behind them")
     add("--kv-blocks", type=int, default=1024, help="KV blocks of 64 tokens")
