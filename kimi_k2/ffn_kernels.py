@@ -6,38 +6,23 @@ than all of the products.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
-
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
 from numba import carray
 from numba.core import types
-from numba.extending import intrinsic
 
 from kimi_k2.exponential import silu
 from kimi_k2.fma_tiles import Floats, Indices, narrow_product, product
 from kimi_k2.int4_tiles import int4_product
 from kimi_k2.jit import compiled
+from kimi_k2.pointers import pointer_to
 
 _ROWS = 64
 """Rows that an expert takes at once: what they become on the way stays in the cache."""
 _WORD = 8
 
 
-def _pointer() -> Callable[[int], Any]:
-    def floats(_typing: Any, address: Any) -> Any:
-        def emit(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:
-            return builder.inttoptr(values[0], ir.FloatType().as_pointer())
-
-        pointer = cast(Any, types).CPointer
-        return pointer(types.float32)(types.int64), emit
-
-    return cast(Callable[[int], Any], intrinsic(floats))
-
-
-_floats_at = _pointer()
+_floats_at = pointer_to(types.float32)
 
 
 @compiled

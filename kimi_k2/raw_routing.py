@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
-
 import numpy as np
 from numba import carray
 from numba.core import types
-from numba.extending import intrinsic
 
 from kimi_k2.ffn_kernels import route
 from kimi_k2.fma_tiles import Indices
 from kimi_k2.jit import compiled
+from kimi_k2.pointers import pointer_to
 from kimi_k2.row_kernels import floats_at
 
-
-def _pointer_to(kind: Any) -> Callable[[int], Any]:
-    pointer = cast(Any, types).CPointer(kind)
-
-    def at(_typing: Any, address: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            return builder.inttoptr(values[0], context.get_value_type(signature.return_type))
-
-        return pointer(types.int64), emit
-
-    return cast(Callable[[int], Any], intrinsic(at))
-
-
-_bytes_at = _pointer_to(types.uint8)
-_halves_at = _pointer_to(types.uint16)
+_bytes_at = pointer_to(types.uint8)
+_halves_at = pointer_to(types.uint16)
 
 
 @compiled

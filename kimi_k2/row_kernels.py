@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import numpy as np
 from numba import carray, types
-from numba.extending import intrinsic
 
 from kimi_k2.fma_tiles import Floats, Indices
 from kimi_k2.jit import compiled
+from kimi_k2.pointers import pointer_to
 
 _LANES = 32
 """Floats that the library's sum takes at a time: four vectors of eight."""
@@ -19,19 +19,7 @@ _RUN = 16
 _LEAST_TOTAL = np.float32(1e-20)
 
 
-def _pointer() -> Callable[[int], Any]:
-    kind = types.CPointer(types.float32)
-
-    def pointer(_typing: Any, address: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            return builder.inttoptr(values[0], context.get_value_type(signature.return_type))
-
-        return kind(types.int64), emit
-
-    return cast(Callable[[int], Any], intrinsic(pointer))
-
-
-_to_pointer = _pointer()
+_to_pointer = pointer_to(types.float32)
 _array = cast(Callable[[Any, tuple[int]], Floats], carray)
 
 
