@@ -16,10 +16,10 @@ from experts_service.status import WorkerState, WorkerStatus
 from experts_service.store import ExpertStore, HeldLayer
 from kimi_k2.config import ModelConfig
 from kimi_k2.numerics import Numerics
-from wire.codec import dtype_id, request_sections
+from wire.codec import blank_reply, dtype_id, request_sections
 from wire.envelope import Message, unwrap
 from wire.errors import BadFrameError
-from wire.header import BODY_START, FrameKind, Header, start_of_message, unpack_header
+from wire.header import FrameKind, Header, unpack_header
 
 _log = logging.getLogger(__name__)
 
@@ -123,17 +123,15 @@ class QuickAnswers:
         began = time.perf_counter()
         rows, pairs, hidden = header.rows, header.pairs, self._hidden
         whole = message[places[1]] == 1
-        answer_rows = rows if whole else pairs
-        epoch = self._status.epoch
-        size = 4 * answer_rows * hidden
-        body = size + -size % 16
-        reply = bytearray(BODY_START + body)
-        reply[:BODY_START] = start_of_message(
-            *(FrameKind.REPLY, self._dtype, header.request_id, epoch, header.layer),
-            *(answer_rows, hidden, 0, body),
+        reply, out = blank_reply(
+            header.request_id,
+            self._status.epoch,
+            header.layer,
+            rows if whole else pairs,
+            hidden,
+            torch.float32,
         )
         source = np.frombuffer(message, np.uint8).ctypes.data
-        target = np.frombuffer(reply, np.uint8).ctypes.data
         counts, combine, experts, weights, x = (source + place for place in places)
         done = self._route(
             counts,
@@ -149,7 +147,7 @@ class QuickAnswers:
             slots,
             plain.table,
             *plain.segments,
-            target + BODY_START,
+            out.data_ptr(),
         )
         if not done:
             return None
